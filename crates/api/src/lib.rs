@@ -1,0 +1,1 @@
+//! The API: zones, applications, providers, resources, policies, approvals, admin audit.

@@ -1,0 +1,1 @@
+//! Audit: ingestion into a tamper-evident ledger, search.

@@ -1,0 +1,1 @@
+//! The Rust SDK: exchange, Sessions, Delegations, governed transport.

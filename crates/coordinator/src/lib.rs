@@ -1,0 +1,1 @@
+//! The Coordinator: Sessions, leases, Delegations that only narrow.

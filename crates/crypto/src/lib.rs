@@ -1,0 +1,1 @@
+//! Signing keys, compact JWS, HMAC schemes, sealing, secrets; no IO.

@@ -1,0 +1,1 @@
+//! Sealed documents, their backends, KEK rotation.

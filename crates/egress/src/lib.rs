@@ -1,0 +1,1 @@
+//! Outbound HTTP through one guard: address rules, resolution, the checked address is the dialled one.

@@ -1,0 +1,1 @@
+//! What replicas must agree on for a while: consumed ids, nonces, counters, leases on a refresh.

@@ -1,0 +1,1 @@
+//! The decision contract: native, total, explains itself; data documents through Rego.

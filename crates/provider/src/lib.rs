@@ -1,0 +1,1 @@
+//! Provider kinds and their configuration, token requests, refresh; stores nothing.

@@ -1,0 +1,1 @@
+//! Events between services: the bus, consumer loop, outbox dispatcher, spool and its delivery.

@@ -1,0 +1,1 @@
+//! For tests: a database per test, fixed clock, scripted upstream, named seams, the whole stack.

@@ -1,0 +1,1 @@
+//! Evidence formats anyone can check: leaves, Merkle tree, signed notes, tiles, proofs, the verifier.

@@ -1,0 +1,1 @@
+//! Inbound HTTP: listeners, limits, request ids, renderings of a refusal, extractors, health, metrics.
