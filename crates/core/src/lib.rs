@@ -7,5 +7,6 @@
 //!
 //! What must never happen here: `async`, IO, a clock, a random number, a framework. Rules take values and return values.
 
+pub mod digest;
 pub mod id;
 pub mod time;
