@@ -2,11 +2,25 @@
 //!
 //! A newcomer reads in this order: [`id`] and [`time`] (what things are called and when they happened), [`name`] (resource and
 //! provider identifiers), [`scope`] and [`label`], [`constraint`] (what narrows a Delegation), [`session`] and [`delegation`]
-//! (state machines and the narrowing rules), [`claims`] (what a mandate says), [`event`] (what evidence says), [`refusal`] and
-//! [`error`] (how a no is told).
+//! (state machines and the narrowing rules), [`claims`] (what a mandate says), [`request`] (operations and bound requests),
+//! [`event`] (what evidence says), [`message`] (what travels), [`refusal`] and [`error`] (how a no is told). [`digest`] and
+//! [`jcs`] give things names that outsiders can recompute.
 //!
 //! What must never happen here: `async`, IO, a clock, a random number, a framework. Rules take values and return values.
 
+pub mod claims;
+pub mod constraint;
+pub mod delegation;
 pub mod digest;
+pub mod error;
+pub mod event;
 pub mod id;
+pub mod jcs;
+pub mod label;
+pub mod message;
+pub mod name;
+pub mod refusal;
+pub mod request;
+pub mod scope;
+pub mod session;
 pub mod time;

@@ -1,0 +1,6 @@
+//! The Gateway.
+
+crate::error::situations! { Gateway;
+    /// An unexpected failure.
+    INTERNAL = "internal_error" 500 Never Support;
+}
