@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use secrecy::{SecretSlice, SecretString};
 
-use super::key::{Key, Mode, Run, Service};
+use super::Service;
+use super::key::{Key, Mode, Run};
 use super::reader::Reader;
 
 const ACSG: &[Service] = &[Service::Api, Service::Coordinator, Service::Sts, Service::Gateway];

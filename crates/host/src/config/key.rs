@@ -1,52 +1,18 @@
 //! What a variable is: its name, who reads it, its default, whether it is a secret.
 
-use std::fmt;
+use caracal_core::error::Service;
 
-/// The five services.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Service {
-    /// Management.
-    Api,
-    /// Sessions and Delegations.
-    Coordinator,
-    /// Token exchange.
-    Sts,
-    /// The protected proxy.
-    Gateway,
-    /// Evidence.
-    Audit,
-}
+/// All five services, in the order of their default ports.
+pub const SERVICES: &[Service] = &[Service::Api, Service::Coordinator, Service::Sts, Service::Gateway, Service::Audit];
 
-impl Service {
-    /// All five, in the order of their default ports.
-    pub const ALL: &'static [Self] = &[Self::Api, Self::Coordinator, Self::Sts, Self::Gateway, Self::Audit];
-
-    /// The name in commands, logs and metrics.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Api => "api",
-            Self::Coordinator => "coordinator",
-            Self::Sts => "sts",
-            Self::Gateway => "gateway",
-            Self::Audit => "audit",
-        }
-    }
-
-    /// The port it listens on unless told otherwise.
-    pub const fn default_port(self) -> u16 {
-        match self {
-            Self::Api => 3000,
-            Self::Coordinator => 4000,
-            Self::Sts => 8080,
-            Self::Gateway => 8081,
-            Self::Audit => 9090,
-        }
-    }
-}
-
-impl fmt::Display for Service {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+/// The port a service listens on unless told otherwise.
+pub const fn default_port(service: Service) -> u16 {
+    match service {
+        Service::Api => 3000,
+        Service::Coordinator => 4000,
+        Service::Sts => 8080,
+        Service::Gateway => 8081,
+        Service::Audit => 9090,
     }
 }
 
@@ -112,7 +78,7 @@ impl Key {
     pub const fn new(name: &'static str, doc: &'static str) -> Self {
         Self {
             name,
-            services: Service::ALL,
+            services: SERVICES,
             default: None,
             default_up: None,
             secret: false,

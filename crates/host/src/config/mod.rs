@@ -24,9 +24,10 @@ mod parse;
 mod reader;
 mod sources;
 
+pub use caracal_core::error::Service;
 pub use common::{COMMON, Common, Tls};
 pub use error::{ConfigError, ConfigErrors};
-pub use key::{Key, Mode, Run, Service};
+pub use key::{Key, Mode, Run, SERVICES, default_port};
 pub use parse::{parse_bool, parse_duration};
 pub use reader::Reader;
 pub use sources::{Builder, Origin, Sources, Value};

@@ -9,8 +9,9 @@ use secrecy::{SecretBox, SecretSlice, SecretString};
 use url::Url;
 use zeroize::Zeroizing;
 
+use super::Service;
 use super::error::{ConfigError, ConfigErrors};
-use super::key::{Key, Mode, Run, Service};
+use super::key::{Key, Mode, Run, default_port};
 use super::parse::{parse_bool, parse_duration, weak};
 use super::sources::{Origin, Sources, Value};
 
@@ -270,11 +271,11 @@ impl<'s> Reader<'s> {
             t => t.trim_matches(['[', ']']).parse::<IpAddr>().ok(),
         })?;
         let ip = ip.or_else(|| default_host.parse().ok())?;
-        let default_port = self.service.default_port();
+        let default_port = default_port(self.service);
         if self.run() == Run::Up {
             let moved = default_port.checked_add(self.sources.port_offset());
             if moved.is_none() {
-                let fault = format!("moves the port of {} past 65535", self.service);
+                let fault = format!("moves the port of {} past 65535", self.service.name());
                 self.fault("--port-offset", None, fault, "choose a smaller one");
             }
             return moved.map(|p| SocketAddr::new(ip, p));

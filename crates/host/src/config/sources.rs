@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
+use super::Service;
 use super::error::{ConfigError, ConfigErrors};
-use super::key::{Key, Mode, Run, Service};
+use super::key::{Key, Mode, Run};
 use super::reader::Reader;
 
 /// The place a value came from.
