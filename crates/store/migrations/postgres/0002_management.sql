@@ -1,0 +1,142 @@
+-- Product state: zones, applications, providers, resources, policies, keys, sealed documents, admin tokens.
+
+CREATE TABLE zones (
+    id BYTEA PRIMARY KEY,
+    name TEXT COLLATE "C" NOT NULL,
+    slug TEXT COLLATE "C" NOT NULL UNIQUE,
+    settings TEXT COLLATE "C" NOT NULL,
+    graph_epoch BIGINT NOT NULL DEFAULT 1,
+    created_at BIGINT NOT NULL,
+    updated_at BIGINT NOT NULL,
+    archived_at BIGINT
+);
+
+CREATE TABLE applications (
+    id BYTEA PRIMARY KEY,
+    zone_id BYTEA NOT NULL REFERENCES zones (id),
+    name TEXT COLLATE "C" NOT NULL,
+    name_key TEXT COLLATE "C" NOT NULL,
+    registration_method TEXT COLLATE "C" NOT NULL CHECK (registration_method IN ('managed', 'dcr')),
+    credential_type TEXT COLLATE "C" NOT NULL,
+    traits TEXT COLLATE "C" NOT NULL,
+    secret_verifier TEXT COLLATE "C",
+    expires_at BIGINT,
+    created_at BIGINT NOT NULL,
+    updated_at BIGINT NOT NULL,
+    archived_at BIGINT,
+    CHECK (registration_method <> 'dcr' OR expires_at IS NOT NULL)
+);
+CREATE UNIQUE INDEX applications_name ON applications (zone_id, name_key) WHERE archived_at IS NULL AND registration_method = 'managed';
+
+CREATE TABLE providers (
+    id BYTEA PRIMARY KEY,
+    zone_id BYTEA NOT NULL REFERENCES zones (id),
+    name TEXT COLLATE "C" NOT NULL,
+    identifier TEXT COLLATE "C" NOT NULL,
+    kind TEXT COLLATE "C" NOT NULL,
+    config TEXT COLLATE "C" NOT NULL,
+    secret_keys TEXT COLLATE "C" NOT NULL,
+    owner_type TEXT COLLATE "C",
+    created_at BIGINT NOT NULL,
+    updated_at BIGINT NOT NULL,
+    archived_at BIGINT
+);
+CREATE UNIQUE INDEX providers_identifier ON providers (zone_id, identifier) WHERE archived_at IS NULL;
+
+CREATE TABLE resources (
+    id BYTEA PRIMARY KEY,
+    zone_id BYTEA NOT NULL REFERENCES zones (id),
+    name TEXT COLLATE "C" NOT NULL,
+    identifier TEXT COLLATE "C" NOT NULL,
+    upstream_url TEXT COLLATE "C",
+    scopes TEXT COLLATE "C" NOT NULL,
+    operations TEXT COLLATE "C" NOT NULL,
+    operation_enforcement TEXT COLLATE "C" NOT NULL CHECK (operation_enforcement IN ('enforced', 'transport_uniform')),
+    credential_provider_id BYTEA REFERENCES providers (id),
+    created_at BIGINT NOT NULL,
+    updated_at BIGINT NOT NULL,
+    archived_at BIGINT
+);
+CREATE UNIQUE INDEX resources_identifier ON resources (zone_id, identifier) WHERE archived_at IS NULL;
+
+CREATE TABLE policies (
+    id BYTEA PRIMARY KEY,
+    zone_id BYTEA NOT NULL REFERENCES zones (id),
+    name TEXT COLLATE "C" NOT NULL,
+    description TEXT COLLATE "C",
+    owner_type TEXT COLLATE "C" NOT NULL,
+    created_by TEXT COLLATE "C",
+    created_at BIGINT NOT NULL,
+    archived_at BIGINT
+);
+CREATE UNIQUE INDEX policies_name ON policies (zone_id, name) WHERE archived_at IS NULL;
+
+CREATE TABLE policy_versions (
+    id BYTEA PRIMARY KEY,
+    zone_id BYTEA NOT NULL REFERENCES zones (id),
+    policy_id BYTEA NOT NULL REFERENCES policies (id),
+    version BIGINT NOT NULL,
+    content TEXT COLLATE "C" NOT NULL,
+    content_sha256 TEXT COLLATE "C" NOT NULL,
+    schema_version TEXT COLLATE "C" NOT NULL,
+    created_by TEXT COLLATE "C",
+    created_at BIGINT NOT NULL,
+    UNIQUE (policy_id, version)
+);
+
+CREATE TABLE policy_sets (
+    id BYTEA PRIMARY KEY,
+    zone_id BYTEA NOT NULL REFERENCES zones (id),
+    name TEXT COLLATE "C" NOT NULL,
+    description TEXT COLLATE "C",
+    created_by TEXT COLLATE "C",
+    created_at BIGINT NOT NULL,
+    archived_at BIGINT
+);
+CREATE UNIQUE INDEX policy_sets_name ON policy_sets (zone_id, name) WHERE archived_at IS NULL;
+
+CREATE TABLE policy_set_versions (
+    id BYTEA PRIMARY KEY,
+    zone_id BYTEA NOT NULL REFERENCES zones (id),
+    policy_set_id BYTEA NOT NULL REFERENCES policy_sets (id),
+    version BIGINT NOT NULL,
+    manifest TEXT COLLATE "C" NOT NULL,
+    manifest_sha256 TEXT COLLATE "C" NOT NULL,
+    schema_version TEXT COLLATE "C" NOT NULL,
+    created_by TEXT COLLATE "C",
+    created_at BIGINT NOT NULL,
+    UNIQUE (policy_set_id, version)
+);
+
+-- What is active: one row a zone at most.
+CREATE TABLE policy_bindings (
+    zone_id BYTEA PRIMARY KEY REFERENCES zones (id),
+    policy_set_id BYTEA NOT NULL REFERENCES policy_sets (id),
+    policy_set_version_id BYTEA NOT NULL REFERENCES policy_set_versions (id),
+    activated_by TEXT COLLATE "C",
+    activated_at BIGINT NOT NULL
+);
+
+-- Keys that sign mandates; private halves are sealed.
+CREATE TABLE signing_keys (
+    id BYTEA PRIMARY KEY,
+    zone_id BYTEA NOT NULL REFERENCES zones (id),
+    sealed BYTEA NOT NULL,
+    created_at BIGINT NOT NULL,
+    replaced_at BIGINT
+);
+CREATE INDEX signing_keys_zone ON signing_keys (zone_id, created_at);
+
+-- Machine-made material of the deployment: the verifier key.
+CREATE TABLE machine_secrets (
+    name TEXT COLLATE "C" PRIMARY KEY,
+    sealed BYTEA NOT NULL,
+    created_at BIGINT NOT NULL
+);
+
+-- Documents of the builtin secret backend.
+CREATE TABLE sealed_documents (
+    ref TEXT COLLATE "C" PRIMARY KEY,
+    sealed BYTEA NOT NULL,
+    updated_at BIGINT NOT NULL
+);

@@ -1,0 +1,43 @@
+//! What PostgreSQL needs beside the shared statements: locks, clock, pool.
+
+use std::time::Duration;
+
+use caracal_core::id::ZoneId;
+use caracal_core::time::Time;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+
+use crate::error::StoreError;
+use crate::fence::lock_key;
+use crate::sql::{Tx, Value};
+
+pub(crate) struct Db {
+    pub(crate) pool: PgPool,
+}
+
+/// Connects, and says what to do when that fails.
+pub(crate) async fn connect(url: &str, connections: u32) -> Result<PgPool, StoreError> {
+    let options: PgConnectOptions = url.parse().map_err(|e| {
+        StoreError::Start(format!("DATABASE_URL is not a PostgreSQL URL ({e}); expected postgres://user:password@host/database"))
+    })?;
+    let shown = format!("{}:{}/{}", options.get_host(), options.get_port(), options.get_database().unwrap_or(""));
+    PgPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(Duration::from_secs(5))
+        .connect_with(options.application_name("caracal"))
+        .await
+        .map_err(|e| {
+            StoreError::Start(format!("cannot connect to PostgreSQL at {shown}: {e}; check DATABASE_URL and that the server runs"))
+        })
+}
+
+/// Takes the zone's lock until the transaction ends, in a statement before the one that reads.
+pub(crate) async fn lock(tx: &mut Tx<'_>, zone: ZoneId, exclusive: bool) -> Result<(), StoreError> {
+    let sql = if exclusive { "SELECT 1 FROM pg_advisory_xact_lock($1)" } else { "SELECT 1 FROM pg_advisory_xact_lock_shared($1)" };
+    tx.all(sql, vec![Value::from(lock_key(zone))]).await.map(|_| ())
+}
+
+/// The server's clock.
+pub(crate) async fn now(tx: &mut Tx<'_>) -> Result<Time, StoreError> {
+    let row = tx.first("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint", vec![]).await?;
+    row.ok_or_else(|| StoreError::Unavailable("no clock".to_owned()))?.time(0)
+}
