@@ -11,6 +11,7 @@
 pub mod bearer;
 pub mod envelope;
 pub mod listener;
+pub mod mandate;
 pub mod peer;
 pub mod probes;
 pub mod problem;
