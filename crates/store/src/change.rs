@@ -16,11 +16,13 @@ pub enum Kind {
     Record = 4,
     /// A hold.
     Hold = 5,
+    /// The zone's Delegation graph epoch.
+    Graph = 6,
 }
 
 impl Kind {
     pub(crate) fn of(number: i64) -> Option<Self> {
-        [Self::View, Self::Session, Self::Delegation, Self::Record, Self::Hold]
+        [Self::View, Self::Session, Self::Delegation, Self::Record, Self::Hold, Self::Graph]
             .into_iter()
             .find(|kind| i64::from(*kind as u8) == number)
     }
@@ -38,6 +40,9 @@ pub struct Entity {
 impl Entity {
     /// The zone's view.
     pub const VIEW: Self = Self { kind: Kind::View, id: [0; 16] };
+
+    /// The zone's Delegation graph epoch, which every delegated mandate carries.
+    pub const GRAPH: Self = Self { kind: Kind::Graph, id: [0; 16] };
 
     /// A Session.
     pub fn session(id: SessionId) -> Self {

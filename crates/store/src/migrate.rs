@@ -20,9 +20,9 @@ const LEDGER: Files = files!("ledger": 1 "0001_ledger");
 const POSTGRES: Files = files!("postgres": 1 "0001_base", 2 "0002_management", 3 "0003_coordination", 4 "0004_ledger");
 
 fn migrator(files: Files) -> Migrator {
-    let migrations = files.iter().map(|(version, name, sql)| {
-        Migration::new(*version, (*name).into(), MigrationType::Simple, sql.into_sql_str(), false)
-    });
+    let migrations = files
+        .iter()
+        .map(|(version, name, sql)| Migration::new(*version, (*name).into(), MigrationType::Simple, sql.into_sql_str(), false));
     Migrator::with_migrations(migrations.collect())
 }
 

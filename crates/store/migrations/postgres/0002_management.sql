@@ -6,8 +6,10 @@ CREATE TABLE zones (
     slug TEXT COLLATE "C" NOT NULL UNIQUE,
     settings TEXT COLLATE "C" NOT NULL,
     graph_epoch BIGINT NOT NULL DEFAULT 1,
+    created_by TEXT COLLATE "C" NOT NULL,
+    updated_by TEXT COLLATE "C",
     created_at BIGINT NOT NULL,
-    updated_at BIGINT NOT NULL,
+    updated_at BIGINT,
     archived_at BIGINT
 );
 
@@ -17,12 +19,13 @@ CREATE TABLE applications (
     name TEXT COLLATE "C" NOT NULL,
     name_key TEXT COLLATE "C" NOT NULL,
     registration_method TEXT COLLATE "C" NOT NULL CHECK (registration_method IN ('managed', 'dcr')),
-    credential_type TEXT COLLATE "C" NOT NULL,
     traits TEXT COLLATE "C" NOT NULL,
     secret_verifier TEXT COLLATE "C",
     expires_at BIGINT,
+    created_by TEXT COLLATE "C" NOT NULL,
+    updated_by TEXT COLLATE "C",
     created_at BIGINT NOT NULL,
-    updated_at BIGINT NOT NULL,
+    updated_at BIGINT,
     archived_at BIGINT,
     CHECK (registration_method <> 'dcr' OR expires_at IS NOT NULL)
 );
@@ -36,9 +39,10 @@ CREATE TABLE providers (
     kind TEXT COLLATE "C" NOT NULL,
     config TEXT COLLATE "C" NOT NULL,
     secret_keys TEXT COLLATE "C" NOT NULL,
-    owner_type TEXT COLLATE "C",
+    created_by TEXT COLLATE "C" NOT NULL,
+    updated_by TEXT COLLATE "C",
     created_at BIGINT NOT NULL,
-    updated_at BIGINT NOT NULL,
+    updated_at BIGINT,
     archived_at BIGINT
 );
 CREATE UNIQUE INDEX providers_identifier ON providers (zone_id, identifier) WHERE archived_at IS NULL;
@@ -53,8 +57,10 @@ CREATE TABLE resources (
     operations TEXT COLLATE "C" NOT NULL,
     operation_enforcement TEXT COLLATE "C" NOT NULL CHECK (operation_enforcement IN ('enforced', 'transport_uniform')),
     credential_provider_id BYTEA REFERENCES providers (id),
+    created_by TEXT COLLATE "C" NOT NULL,
+    updated_by TEXT COLLATE "C",
     created_at BIGINT NOT NULL,
-    updated_at BIGINT NOT NULL,
+    updated_at BIGINT,
     archived_at BIGINT
 );
 CREATE UNIQUE INDEX resources_identifier ON resources (zone_id, identifier) WHERE archived_at IS NULL;
@@ -64,9 +70,10 @@ CREATE TABLE policies (
     zone_id BYTEA NOT NULL REFERENCES zones (id),
     name TEXT COLLATE "C" NOT NULL,
     description TEXT COLLATE "C",
-    owner_type TEXT COLLATE "C" NOT NULL,
-    created_by TEXT COLLATE "C",
+    created_by TEXT COLLATE "C" NOT NULL,
+    updated_by TEXT COLLATE "C",
     created_at BIGINT NOT NULL,
+    updated_at BIGINT,
     archived_at BIGINT
 );
 CREATE UNIQUE INDEX policies_name ON policies (zone_id, name) WHERE archived_at IS NULL;
@@ -79,7 +86,7 @@ CREATE TABLE policy_versions (
     content TEXT COLLATE "C" NOT NULL,
     content_sha256 TEXT COLLATE "C" NOT NULL,
     schema_version TEXT COLLATE "C" NOT NULL,
-    created_by TEXT COLLATE "C",
+    created_by TEXT COLLATE "C" NOT NULL,
     created_at BIGINT NOT NULL,
     UNIQUE (policy_id, version)
 );
@@ -89,8 +96,10 @@ CREATE TABLE policy_sets (
     zone_id BYTEA NOT NULL REFERENCES zones (id),
     name TEXT COLLATE "C" NOT NULL,
     description TEXT COLLATE "C",
-    created_by TEXT COLLATE "C",
+    created_by TEXT COLLATE "C" NOT NULL,
+    updated_by TEXT COLLATE "C",
     created_at BIGINT NOT NULL,
+    updated_at BIGINT,
     archived_at BIGINT
 );
 CREATE UNIQUE INDEX policy_sets_name ON policy_sets (zone_id, name) WHERE archived_at IS NULL;
@@ -103,7 +112,7 @@ CREATE TABLE policy_set_versions (
     manifest TEXT COLLATE "C" NOT NULL,
     manifest_sha256 TEXT COLLATE "C" NOT NULL,
     schema_version TEXT COLLATE "C" NOT NULL,
-    created_by TEXT COLLATE "C",
+    created_by TEXT COLLATE "C" NOT NULL,
     created_at BIGINT NOT NULL,
     UNIQUE (policy_set_id, version)
 );

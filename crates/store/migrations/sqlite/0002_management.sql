@@ -6,8 +6,10 @@ CREATE TABLE zones (
     slug TEXT NOT NULL UNIQUE,
     settings TEXT NOT NULL,
     graph_epoch BIGINT NOT NULL DEFAULT 1,
+    created_by TEXT NOT NULL,
+    updated_by TEXT,
     created_at BIGINT NOT NULL,
-    updated_at BIGINT NOT NULL,
+    updated_at BIGINT,
     archived_at BIGINT
 );
 
@@ -17,12 +19,13 @@ CREATE TABLE applications (
     name TEXT NOT NULL,
     name_key TEXT NOT NULL,
     registration_method TEXT NOT NULL CHECK (registration_method IN ('managed', 'dcr')),
-    credential_type TEXT NOT NULL,
     traits TEXT NOT NULL,
     secret_verifier TEXT,
     expires_at BIGINT,
+    created_by TEXT NOT NULL,
+    updated_by TEXT,
     created_at BIGINT NOT NULL,
-    updated_at BIGINT NOT NULL,
+    updated_at BIGINT,
     archived_at BIGINT,
     CHECK (registration_method <> 'dcr' OR expires_at IS NOT NULL)
 );
@@ -36,9 +39,10 @@ CREATE TABLE providers (
     kind TEXT NOT NULL,
     config TEXT NOT NULL,
     secret_keys TEXT NOT NULL,
-    owner_type TEXT,
+    created_by TEXT NOT NULL,
+    updated_by TEXT,
     created_at BIGINT NOT NULL,
-    updated_at BIGINT NOT NULL,
+    updated_at BIGINT,
     archived_at BIGINT
 );
 CREATE UNIQUE INDEX providers_identifier ON providers (zone_id, identifier) WHERE archived_at IS NULL;
@@ -53,8 +57,10 @@ CREATE TABLE resources (
     operations TEXT NOT NULL,
     operation_enforcement TEXT NOT NULL CHECK (operation_enforcement IN ('enforced', 'transport_uniform')),
     credential_provider_id BLOB REFERENCES providers (id),
+    created_by TEXT NOT NULL,
+    updated_by TEXT,
     created_at BIGINT NOT NULL,
-    updated_at BIGINT NOT NULL,
+    updated_at BIGINT,
     archived_at BIGINT
 );
 CREATE UNIQUE INDEX resources_identifier ON resources (zone_id, identifier) WHERE archived_at IS NULL;
@@ -64,9 +70,10 @@ CREATE TABLE policies (
     zone_id BLOB NOT NULL REFERENCES zones (id),
     name TEXT NOT NULL,
     description TEXT,
-    owner_type TEXT NOT NULL,
-    created_by TEXT,
+    created_by TEXT NOT NULL,
+    updated_by TEXT,
     created_at BIGINT NOT NULL,
+    updated_at BIGINT,
     archived_at BIGINT
 );
 CREATE UNIQUE INDEX policies_name ON policies (zone_id, name) WHERE archived_at IS NULL;
@@ -79,7 +86,7 @@ CREATE TABLE policy_versions (
     content TEXT NOT NULL,
     content_sha256 TEXT NOT NULL,
     schema_version TEXT NOT NULL,
-    created_by TEXT,
+    created_by TEXT NOT NULL,
     created_at BIGINT NOT NULL,
     UNIQUE (policy_id, version)
 );
@@ -89,8 +96,10 @@ CREATE TABLE policy_sets (
     zone_id BLOB NOT NULL REFERENCES zones (id),
     name TEXT NOT NULL,
     description TEXT,
-    created_by TEXT,
+    created_by TEXT NOT NULL,
+    updated_by TEXT,
     created_at BIGINT NOT NULL,
+    updated_at BIGINT,
     archived_at BIGINT
 );
 CREATE UNIQUE INDEX policy_sets_name ON policy_sets (zone_id, name) WHERE archived_at IS NULL;
@@ -103,7 +112,7 @@ CREATE TABLE policy_set_versions (
     manifest TEXT NOT NULL,
     manifest_sha256 TEXT NOT NULL,
     schema_version TEXT NOT NULL,
-    created_by TEXT,
+    created_by TEXT NOT NULL,
     created_at BIGINT NOT NULL,
     UNIQUE (policy_set_id, version)
 );

@@ -1,1 +1,55 @@
-//! management
+//! Product state: zones, applications, providers, resources, policies, keys, sealed documents.
+//!
+//! A row is a struct in the form its readers see; every write takes a [`crate::Door`]. Lists go newest first by id, which carries
+//! the time of creation.
+
+mod applications;
+mod keys;
+pub mod policies;
+mod providers;
+mod resources;
+pub mod secrets;
+mod zones;
+
+pub use applications::{Application, NewApplication};
+pub use keys::SigningKeyRow;
+pub use policies::{ActiveSet, NewPolicy, Policy, PolicySet, PolicySetVersion, PolicyVersion};
+pub use providers::{NewProvider, Provider};
+pub use resources::{NewResource, Resource};
+pub use zones::{NewZone, Zone};
+
+use caracal_core::id::Id;
+use serde::Serializer;
+
+use crate::sql::Value;
+use caracal_core::time::Time;
+
+/// Milliseconds and `Z`, as published clients read it.
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+pub(crate) fn millis<S: Serializer>(time: &Time, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&time.rfc3339_millis())
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, clippy::ref_option, reason = "serde's signature")]
+pub(crate) fn opt_millis<S: Serializer>(time: &Option<Time>, serializer: S) -> Result<S::Ok, S::Error> {
+    match time {
+        Some(time) => millis(time, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
+/// Which page of a list, newest first.
+#[derive(Clone, Copy, Debug)]
+pub struct Page<I> {
+    /// Only rows before this one.
+    pub before: Option<I>,
+    /// At most this many.
+    pub limit: usize,
+}
+
+impl<I: Id> Page<I> {
+    /// The largest id when there is no cursor, so that one statement serves both.
+    pub(crate) fn bound(self) -> Value {
+        Value::Bytes(Some(self.before.map_or_else(|| vec![0xff; 16], |id| id.to_bytes().to_vec())))
+    }
+}

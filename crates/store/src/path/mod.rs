@@ -1,1 +1,7 @@
-//! path
+//! What the path reads: a zone's view and the references of an exchange, each in one snapshot with its epoch.
+
+mod references;
+mod view;
+
+pub use references::{Asked, Record, RecordStatus, References};
+pub use view::{ApplicationRow, ProviderRow, ResourceRow, ZoneRows};
