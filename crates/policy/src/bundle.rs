@@ -32,13 +32,11 @@ pub struct InvalidBundle(pub String);
 
 /// A compiled bundle.
 pub struct Program {
-    body: Body,
+    /// What the documents say without a request: all there is, when none reads it.
+    tables: Tables,
+    /// Kept only when a document reads the request.
+    engine: Option<Box<Engine>>,
     warnings: Vec<String>,
-}
-
-enum Body {
-    Folded(Tables),
-    Reads(Box<Engine>),
 }
 
 impl std::fmt::Debug for Program {
@@ -67,26 +65,21 @@ impl Program {
         }
         let folded = documents_of(&mut engine).map_err(|e| InvalidBundle(e.0))?;
         let tables = Tables::of(&folded).map_err(|e| InvalidBundle(e.0))?;
-        let body = if reads {
-            engine.set_execution_timer_config(timer(REQUEST));
-            Body::Reads(Box::new(engine))
-        } else {
-            Body::Folded(tables)
-        };
-        Ok(Self { body, warnings: warnings(&folded) })
+        engine.set_execution_timer_config(timer(REQUEST));
+        Ok(Self { tables, engine: reads.then(|| Box::new(engine)), warnings: warnings(&folded) })
     }
 
     /// A program over documents that are values already; for tests and drafts.
     pub fn of_values(documents: &Map<String, Value>) -> Result<Self, InvalidBundle> {
         let tables = Tables::of(documents).map_err(|e| InvalidBundle(e.0))?;
-        Ok(Self { body: Body::Folded(tables), warnings: warnings(documents) })
+        Ok(Self { tables, engine: None, warnings: warnings(documents) })
     }
 
     /// Decides.
     pub fn decide(&self, input: &Input) -> Result<Decision, EvaluationError> {
-        match &self.body {
-            Body::Folded(tables) => decide(tables, input),
-            Body::Reads(engine) => {
+        match &self.engine {
+            None => decide(&self.tables, input),
+            Some(engine) => {
                 let mut engine = engine.clone();
                 let text = input.as_json().to_string();
                 engine.set_input_json(&text).map_err(|e| EvaluationError(e.to_string()))?;
@@ -104,7 +97,13 @@ impl Program {
 
     /// Whether decisions depend on more than the tables.
     pub const fn reads_input(&self) -> bool {
-        matches!(self.body, Body::Reads(_))
+        self.engine.is_some()
+    }
+
+    /// Whether the active grants tie a resource to an application, so that it may know of it.
+    pub fn binds(&self, application: &str, resource: &str) -> bool {
+        let owner = self.tables.grants.get(resource).map(|grant| &grant.owner);
+        owner.is_some_and(|owner| self.tables.keys_of.get(application).is_some_and(|keys| keys.contains(owner)))
     }
 
     /// What an author should know.
