@@ -12,6 +12,7 @@ pub mod claims;
 pub mod constraint;
 pub mod delegation;
 pub mod digest;
+pub mod directive;
 pub mod error;
 pub mod event;
 pub mod id;
