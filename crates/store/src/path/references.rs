@@ -79,6 +79,13 @@ pub struct References {
     pub read: Vec<Entity>,
 }
 
+impl References {
+    /// Of an exchange that names nothing.
+    pub fn nothing(stamp: Stamp) -> Self {
+        Self { stamp, graph_epoch: 1, record: None, session: None, edges: Vec::new(), sessions: Vec::new(), read: Vec::new() }
+    }
+}
+
 impl Store {
     /// Loads what an exchange names.
     pub async fn references(&self, zone: ZoneId, asked: Asked) -> Result<References, StoreError> {

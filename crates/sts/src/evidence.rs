@@ -1,0 +1,142 @@
+//! What is told of an exchange: events, signed, on their way to the spool (`sts.md` 18).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use caracal_core::event::{AuditEvent, DecidedBy, PLATFORM, Verdict};
+use caracal_core::id::ZoneId;
+use caracal_core::jcs;
+use caracal_core::refusal::Refusal;
+use caracal_core::time::Time;
+use caracal_crypto::mac::{MacKey, audit_signature};
+use caracal_host::World;
+use caracal_policy::decide::Decision;
+use caracal_policy::input::Input;
+use caracal_store::journal::SpooledEvent;
+use serde_json::{Value, json};
+
+use crate::limits::{Room, Windows};
+use crate::numbers::Numbers;
+use crate::resolve::Resolved;
+use crate::view::{Active, Application};
+
+/// Longest recorded input, in bytes; a longer one is left out and marked.
+const MAX_INPUT: usize = 16 * 1024;
+
+/// Makes events.
+pub(crate) struct Evidence {
+    world: World,
+    key: Option<Arc<MacKey>>,
+    /// Refusals before the resource loop, per ledger.
+    early: Windows<String>,
+    numbers: Numbers,
+    contract: String,
+}
+
+impl Evidence {
+    pub(crate) fn new(world: World, key: Option<Arc<MacKey>>, numbers: Numbers) -> Self {
+        Self { world, key, early: Windows::new(Duration::from_secs(1), 100), numbers, contract: caracal_policy::contract_sha() }
+    }
+
+    /// Signs events for the spool.
+    pub(crate) fn seal(&self, events: Vec<AuditEvent>) -> Vec<SpooledEvent> {
+        events
+            .into_iter()
+            .map(|event| {
+                let data = event.to_data();
+                let sig = self.key.as_deref().map(|key| audit_signature(key, &data)).unwrap_or_default();
+                SpooledEvent { id: event.id, data, sig }
+            })
+            .collect()
+    }
+
+    /// A refusal before the resource loop; `None` when its ledger had enough of them this second.
+    pub(crate) fn early(&self, zone: Option<ZoneId>, request_id: &str, refusal: &Refusal, at: Time) -> Option<AuditEvent> {
+        let status = match refusal.reason {
+            "client_authentication_failed" | "throttled" | "zone_mismatch" => "client_authentication_failed",
+            "subject_token_invalid" | "gateway_required" => "subject_token_invalid",
+            "subject_federation_rejected" => "subject_federation_rejected",
+            "approval_invalid" => "approval_invalid",
+            "authority_record_not_usable" | "session_not_usable" | "delegation_not_usable" | "delegation_scope_exceeded" => {
+                "reference_invalid"
+            }
+            "ttl_exceeds_delegation" => "reference_invalid",
+            "delegation_budget_exhausted" => "delegation_budget_exhausted",
+            _ => "request_invalid",
+        };
+        let ledger = zone.map_or_else(|| PLATFORM.to_owned(), |zone| zone.to_string());
+        if self.early.count(&ledger, self.world.monotonic()) != Room::Free {
+            self.numbers.suppressed.inc();
+            return None;
+        }
+        let mut event = AuditEvent::new(self.world.mint(), ledger, "token_exchange", Verdict::Deny, status, at);
+        request_id.clone_into(&mut event.request_id);
+        Some(event.with("refusal", refusal.for_ledger()))
+    }
+
+    /// The frame of an event of the resource loop.
+    pub(crate) fn step(
+        &self,
+        on: &Resolved,
+        request_id: &str,
+        verdict: Verdict,
+        status: &'static str,
+        resource: &str,
+    ) -> AuditEvent {
+        let zone = on.who.view.zone.to_string();
+        let mut event = AuditEvent::new(self.world.mint(), zone, "token_exchange", verdict, status, on.who.fresh.now);
+        request_id.clone_into(&mut event.request_id);
+        let mut event = about_application(event, on.who.application.to_string(), on.who.row()).with("resource", resource);
+        if let Some(session) = &on.session {
+            event = event
+                .with("agent_session_id", session.id.to_string())
+                .with("agent_lifecycle", session.lifecycle.as_str())
+                .with("agent_labels", json!(session.labels))
+                .with("agent_depth", session.depth)
+                .with_some("agent_parent_id", session.parent.map(|p| p.to_string()));
+        }
+        if let Some(path) = &on.path {
+            event = event
+                .with("delegation_edge_id", path.presented().id.to_string())
+                .with("delegation_chain", serde_json::to_value(path.chain()).unwrap_or_default())
+                .with("delegation_hop_count", path.edges().len())
+                .with("delegation_graph_epoch", on.references.graph_epoch);
+        }
+        event.with_some("session_id", on.asked.record.map(|r| r.to_string()))
+    }
+
+    /// An event of an evaluated decision: names bundle and version, and keeps the whole input.
+    pub(crate) fn decided(&self, event: AuditEvent, active: Option<&Active>, input: &Input, decision: &Decision) -> AuditEvent {
+        let canonical = jcs::canonical(input.as_json());
+        let mut event = event
+            .with("requested_scopes", input.as_json()["context"]["requested_scopes"].clone())
+            .with("policy_input_sha256", caracal_core::digest::sha256_hex(&canonical))
+            .with("decision_contract_version", caracal_policy::CONTRACT_VERSION)
+            .with("decision_contract_sha", self.contract.clone());
+        event = if canonical.len() <= MAX_INPUT {
+            event.with("policy_input", input.as_json().clone())
+        } else {
+            event.with("policy_input_omitted", canonical.len())
+        };
+        event.decided_by = active.map(|active| DecidedBy {
+            policy_set_id: active.set.clone(),
+            policy_set_version_id: active.version.clone(),
+            manifest_sha: active.manifest.clone(),
+        });
+        let result = decision.to_json();
+        event.determining = list(&result["determining_policies"]);
+        event.diagnostics = list(&result["diagnostics"]);
+        event
+    }
+}
+
+fn about_application(event: AuditEvent, id: String, row: Option<&Application>) -> AuditEvent {
+    event
+        .with("application_id", id)
+        .with_some("application_name", row.map(|a| a.row.name.clone()))
+        .with_some("application_registration_method", row.map(|a| a.row.registration_method.clone()))
+}
+
+fn list(value: &Value) -> Vec<Value> {
+    value.as_array().cloned().unwrap_or_default()
+}
