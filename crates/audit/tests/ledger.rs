@@ -1,0 +1,220 @@
+//! Evidence on its way into the ledger, on both backends.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use axum::body::Body;
+use caracal_audit::judge::Judge;
+use caracal_audit::metrics::Numbers;
+use caracal_audit::{Audit, Config, Ingestor, Parts, recheck, service};
+use caracal_core::event::{AuditEvent, Verdict};
+use caracal_crypto::mac::{MacKey, audit_signature};
+use caracal_host::config::{Run, Sources};
+use caracal_host::jobs::Stop;
+use caracal_host::{Metrics, World};
+use caracal_store::journal::{Entry, Outcome, SpooledEvent};
+use caracal_store::ledger::{Filter, Order};
+use caracal_store::{Store, StoreConfig};
+use caracal_testkit::backends;
+use http::Request;
+use http_body_util::BodyExt;
+use serde_json::Value;
+use tower::ServiceExt;
+
+const KEY: [u8; 32] = [7; 32];
+const ZONE: &str = "0195f2a9-1b22-7c3d-9e4f-5a6b7c8d9e0f";
+
+struct Fixture {
+    store: Store,
+    world: World,
+    ingestor: Ingestor,
+    numbers: Numbers,
+    _database: caracal_testkit::Database,
+}
+
+impl Fixture {
+    async fn each() -> Vec<Self> {
+        let mut all = Vec::new();
+        for database in backends().await {
+            let world = World::system();
+            let config =
+                StoreConfig { database_url: database.url().map(ToOwned::to_owned), dir: database.dir().to_owned(), connections: 8 };
+            let store = Store::open(&config, world.clone(), Some(MacKey::from_bytes(&KEY))).await.unwrap();
+            let numbers = Numbers::new(Metrics::new("audit"));
+            let judge = Judge { keys: vec![MacKey::from_bytes(&KEY)], retention: Duration::from_secs(86_400) };
+            let ingestor = Ingestor::new(store.clone(), world.clone(), judge, "test.local/log", 1000, numbers.clone());
+            all.push(Self { store, world, ingestor, numbers, _database: database });
+        }
+        all
+    }
+
+    fn event(&self, request: &str, decision: Verdict) -> AuditEvent {
+        let mut event = AuditEvent::new(self.world.mint(), ZONE.into(), "token_exchange", decision, "complete", self.world.now());
+        request.clone_into(&mut event.request_id);
+        event.with("resource", "resource://ledger").with("agent_labels", serde_json::json!(["clerk", "clerk-senior"]))
+    }
+
+    async fn spool(&self, event: &AuditEvent, sig: Option<String>) {
+        let data = event.to_data();
+        let sig = sig.unwrap_or_else(|| audit_signature(&MacKey::from_bytes(&KEY), &data));
+        let entry = Entry { events: vec![SpooledEvent { id: event.id, data, sig }], ..Entry::default() };
+        assert_eq!(self.store.journal().commit(entry).await.unwrap(), Outcome::Durable);
+    }
+
+    async fn all(&self) -> Vec<caracal_store::ledger::Entry> {
+        let filter = Filter { order: Order::Ledger, ..Filter::default() };
+        self.store.ledger_entries(ZONE.into(), filter, 5000).await.unwrap()
+    }
+
+    async fn clean(&self) -> bool {
+        recheck(&self.store, ZONE, &[MacKey::from_bytes(&KEY)]).await.unwrap().unwrap().findings.is_empty()
+    }
+}
+
+/// Acceptance rows 3 and 25.
+#[tokio::test]
+async fn an_event_becomes_the_first_leaf_and_is_let_go() {
+    for f in Fixture::each().await {
+        let event = f.event("req-7", Verdict::Allow);
+        f.spool(&event, None).await;
+        assert_eq!(f.ingestor.pass().await.unwrap(), 1);
+        let entries = f.all().await;
+        assert_eq!((entries.len(), entries[0].seq, entries[0].previous), (1, 1, None));
+        assert_eq!(entries[0].event, serde_json::from_slice::<Value>(&event.to_data()).unwrap());
+        assert!(f.store.spooled(10).await.unwrap().is_empty());
+        assert!(f.clean().await);
+        let head = f.store.ledger_head(ZONE.into()).await.unwrap().unwrap();
+        assert_eq!((head.origin, head.next_seq), (format!("test.local/log/{ZONE}"), 2));
+    }
+}
+
+/// Acceptance rows 4 to 7.
+#[tokio::test]
+async fn copies_are_one_entry_and_other_content_is_an_alert() {
+    for f in Fixture::each().await {
+        let event = f.event("req-7", Verdict::Allow);
+        for _ in 0..5 {
+            f.spool(&event, None).await;
+        }
+        f.ingestor.pass().await.unwrap();
+        f.spool(&event, None).await;
+        let mut other = event.clone();
+        other.decision = Verdict::Deny;
+        f.spool(&other, None).await;
+        let mut moved = event.clone();
+        moved.occurred_at = moved.occurred_at.minus_secs(1);
+        f.spool(&moved, None).await;
+        f.spool(&f.event("forged", Verdict::Allow), Some("00".repeat(32))).await;
+        f.ingestor.pass().await.unwrap();
+        let entries = f.all().await;
+        assert_eq!((entries.len(), entries[0].event["decision"].as_str()), (1, Some("allow")));
+        assert_eq!((f.numbers.duplicates.get(), f.numbers.tamper_replay.get(), f.numbers.hmac_failures.get()), (5, 2, 1));
+        assert_eq!(f.store.ledger_dead_count().await.unwrap(), 3);
+        assert!(f.store.spooled(10).await.unwrap().is_empty() && f.clean().await);
+    }
+}
+
+/// Two ingestors on one ledger, as after a crash or with two replicas: no gap, no second entry.
+#[tokio::test]
+async fn two_ingestors_make_one_ledger() {
+    for f in Fixture::each().await {
+        for i in 0..60 {
+            f.spool(&f.event(&format!("r-{i}"), Verdict::Allow), None).await;
+        }
+        let runs: Vec<_> = (0..3)
+            .map(|_| {
+                tokio::spawn({
+                    let i = f.ingestor.clone();
+                    async move { i.pass().await }
+                })
+            })
+            .collect();
+        for run in runs {
+            run.await.unwrap().unwrap();
+        }
+        f.ingestor.pass().await.unwrap();
+        let entries = f.all().await;
+        assert_eq!(entries.iter().map(|e| e.seq).collect::<Vec<_>>(), (1..=60).collect::<Vec<_>>());
+        let ids: std::collections::HashSet<_> = entries.iter().map(|e| e.event_id).collect();
+        assert_eq!(ids.len(), 60);
+        assert!(f.clean().await);
+    }
+}
+
+/// Acceptance rows 14 and 15, on the store; and by request.
+#[tokio::test]
+async fn filters_and_pages() {
+    for f in Fixture::each().await {
+        let now = f.world.now();
+        let mut ids = Vec::new();
+        for i in 0..25 {
+            let mut event = f.event(if i % 2 == 0 { "even" } else { "odd" }, if i == 3 { Verdict::Deny } else { Verdict::Allow });
+            event.occurred_at = now;
+            ids.push(event.id);
+            f.spool(&event, None).await;
+        }
+        f.ingestor.pass().await.unwrap();
+        let find = async |filter: Filter| f.store.ledger_entries(ZONE.into(), filter, 100).await.unwrap().len();
+        assert_eq!(find(Filter { decision: Some("deny".into()), ..Filter::default() }).await, 1);
+        assert_eq!(find(Filter { label: Some("clerk".into()), ..Filter::default() }).await, 25);
+        assert_eq!(find(Filter { label: Some("senior".into()), ..Filter::default() }).await, 0, "labels are found whole");
+        assert_eq!(find(Filter { event_types: vec!["token_exchange".into(), "x".into()], ..Filter::default() }).await, 25);
+        assert_eq!(find(Filter { event_types: vec!["x".into()], ..Filter::default() }).await, 0);
+        assert_eq!(find(Filter { since: Some(now), until: Some(now.plus_secs(1)), ..Filter::default() }).await, 25);
+        assert_eq!(find(Filter { until: Some(now), ..Filter::default() }).await, 0);
+        assert_eq!(find(Filter { event_id: Some(ids[4]), ..Filter::default() }).await, 1);
+        assert_eq!(f.store.ledger_by_request(ZONE.into(), "odd".into(), 1000).await.unwrap().len(), 12);
+        let (mut seen, mut after) = (Vec::new(), None);
+        loop {
+            let page = f.store.ledger_entries(ZONE.into(), Filter { after, ..Filter::default() }, 7).await.unwrap();
+            let Some(last) = page.last() else { break };
+            after = Some((last.occurred_at, last.event_id));
+            seen.extend(page.iter().map(|e| e.event_id));
+        }
+        ids.sort_unstable();
+        ids.reverse();
+        assert_eq!(seen, ids, "each exactly once, newest first, although all share one microsecond");
+    }
+}
+
+/// Acceptance row 2, and the search answer.
+#[tokio::test]
+async fn operators_ask_with_their_token() {
+    for f in Fixture::each().await {
+        f.spool(&f.event("req-7", Verdict::Allow), None).await;
+        f.ingestor.pass().await.unwrap();
+        let ask = async |token: Option<&str>, header: Option<&str>, query: &str| {
+            let mut vars: HashMap<&str, &str> = HashMap::from([("CARACAL_MODE", "dev")]);
+            vars.extend(token.map(|t| ("AUDIT_ADMIN_TOKEN", t)));
+            let config = Config::read(&Sources::builder(Run::Up).environment(vars).build().unwrap()).unwrap();
+            let (store, world) = (f.store.clone(), f.world.clone());
+            let parts =
+                Parts { config, world, store, metrics: Metrics::new("audit"), origin: "test.local/log".into(), stop: Stop::new() };
+            let mut request = Request::builder().uri(query);
+            if let Some(header) = header {
+                request = request.header("authorization", header);
+            }
+            let response = service(&Audit::new(parts)).oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+            let (parts, body) = response.into_parts();
+            let bytes = body.collect().await.unwrap().to_bytes();
+            (parts.status.as_u16(), parts.headers, serde_json::from_slice::<Value>(&bytes).unwrap_or_default())
+        };
+        let search = format!("/api/audit/search?zone_id={ZONE}");
+        assert_eq!(ask(None, Some("Bearer op"), &search).await.0, 404, "without a token the route does not exist");
+        for header in [None, Some("Bearer wrong"), Some("op")] {
+            let (status, headers, body) = ask(Some("op"), header, &search).await;
+            assert_eq!((status, &headers["www-authenticate"]), (401, &"Bearer realm=\"caracal-audit\"".parse().unwrap()));
+            assert_eq!(body["error"], "unauthorized");
+        }
+        assert_eq!(ask(Some("op"), Some("Bearer op"), "/api/audit/search").await.0, 400);
+        let (status, _, body) = ask(Some("op"), Some("Bearer op"), &search).await;
+        assert_eq!((status, &body["next_cursor"], &body["checkpoint_size"]), (200, &"1".into(), &1.into()));
+        let entry = &body["events"][0];
+        assert_eq!((&entry["ChainSeq"], &entry["LeafIndex"], &entry["PrevContentSHA256"]), (&1.into(), &0.into(), &"".into()));
+        assert_eq!(entry["ContentSHA256"].as_str().unwrap().len(), 64);
+        let (_, _, none) = ask(Some("op"), Some("Bearer op"), "/api/audit/search?zone_id=other").await;
+        assert_eq!(none, serde_json::json!({"events": [], "next_cursor": "", "checkpoint_size": 0}));
+        assert_eq!(ask(None, None, "/ready").await.2, serde_json::json!({"ok": true, "ready": true}));
+    }
+}
