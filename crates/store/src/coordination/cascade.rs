@@ -296,3 +296,14 @@ async fn edges_end(
     }
     Ok(())
 }
+
+/// Ends all that a zone holds: it is archived.
+pub async fn end_zone(door: &mut Door<'_>, zone: ZoneId, reason: &str, request_id: &str) -> Result<Ended, StoreError> {
+    let sql = "SELECT id FROM sessions WHERE zone_id = $1 AND status IN ('active', 'suspended')";
+    let roots: Vec<SessionId> = ids(door, sql, vec![Value::id(zone)]).await?;
+    let mut ended = end_sessions(door, zone, &roots, Manner::Terminated, reason, request_id).await?;
+    let sql = "SELECT id FROM authority_records WHERE zone_id = $1 AND status = 'active'";
+    let records: Vec<AuthorityRecordId> = ids(door, sql, vec![Value::id(zone)]).await?;
+    records_end(door, zone, &records, reason, request_id, &mut ended).await?;
+    Ok(ended)
+}
