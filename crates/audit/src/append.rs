@@ -18,6 +18,7 @@ use crate::judge::{Accepted, dead};
 use crate::metrics::Numbers;
 
 /// Makes entries of a batch, after this head.
+#[allow(clippy::implicit_hasher, reason = "the store gives this map")]
 pub fn entries(
     batch: &[Accepted],
     head: &Head,

@@ -8,7 +8,7 @@ use caracal_store::ledger::DeadLetter;
 use caracal_tlog::event::Event;
 
 /// How far an emitter's clock may be ahead.
-const AHEAD: Duration = Duration::from_secs(24 * 3600);
+const AHEAD: Duration = Duration::from_hours(24);
 
 /// A message as its emitter left it.
 #[derive(Clone, Debug)]
@@ -77,7 +77,7 @@ mod tests {
     fn what_is_put_aside_and_why() {
         let key = MacKey::from_bytes(&[7; 32]);
         let now = Time::from_secs(1_790_000_000);
-        let judge = Judge { keys: vec![key.clone()], retention: Duration::from_secs(365 * 86_400) };
+        let judge = Judge { keys: vec![key.clone()], retention: Duration::from_hours(365 * 24) };
         let event = |at: &str| format!(r#"{{"id":"0195f2aa-7c31-7d4e-a01b-3f6c2d9e8b10","zone_id":"z","occurred_at":"{at}"}}"#);
         let signed = |data: &str| audit_signature(&key, data.as_bytes());
         let reason = |data: Option<&str>, sig: String| {

@@ -42,7 +42,7 @@ impl Fixture {
                 StoreConfig { database_url: database.url().map(ToOwned::to_owned), dir: database.dir().to_owned(), connections: 8 };
             let store = Store::open(&config, world.clone(), Some(MacKey::from_bytes(&KEY))).await.unwrap();
             let numbers = Numbers::new(Metrics::new("audit"));
-            let judge = Judge { keys: vec![MacKey::from_bytes(&KEY)], retention: Duration::from_secs(86_400) };
+            let judge = Judge { keys: vec![MacKey::from_bytes(&KEY)], retention: Duration::from_hours(24) };
             let ingestor = Ingestor::new(store.clone(), world.clone(), judge, "test.local/log", 1000, numbers.clone());
             all.push(Self { store, world, ingestor, numbers, _database: database });
         }

@@ -82,14 +82,12 @@ fn embedded(v6: Ipv6Addr) -> [Option<Ipv4Addr>; 2] {
     let s = v6.segments();
     let at = |high: u16, low: u16| Ipv4Addr::from(u32::from(high) << 16 | u32::from(low));
     match s {
-        // Mapped and compatible.
-        [0, 0, 0, 0, 0, 0 | 0xffff, high, low] => [Some(at(high, low)), None],
-        // NAT64, the well-known prefix.
-        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => [Some(at(high, low)), None],
+        // Mapped and compatible; NAT64 with the well-known prefix; 6to4.
+        [0, 0, 0, 0, 0, 0 | 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => {
+            [Some(at(high, low)), None]
+        }
         // NAT64, the prefix for local use: with /96 at the end, with /48 around the octet that must be zero.
         [0x64, 0xff9b, 1, a, b, c, high, low] => [Some(at(high, low)), Some(at(a, (b & 0xff) << 8 | c >> 8))],
-        // 6to4.
-        [0x2002, high, low, ..] => [Some(at(high, low)), None],
         _ => [None, None],
     }
 }

@@ -62,9 +62,9 @@ impl Denial {
 
     /// Adds what only the log may know.
     #[must_use]
-    pub fn cause(mut self, why: impl ToString) -> Self {
+    pub fn cause(mut self, why: impl std::fmt::Display) -> Self {
         if let Answer::Own(_, cause) = &mut self.answer {
-            *cause = Some(why.to_string());
+            *cause = Some(format!("{why}"));
         }
         self
     }

@@ -15,7 +15,7 @@ use caracal_host::World;
 use tokio::sync::watch;
 
 /// How long an id stays once it was announced.
-const KEPT: Duration = Duration::from_secs(24 * 3600);
+const KEPT: Duration = Duration::from_hours(24);
 /// How old the last snapshot may be: two periods and a little.
 const FRESH: Duration = Duration::from_secs(70);
 

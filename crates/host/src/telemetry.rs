@@ -1,7 +1,7 @@
 //! Logs: lines for people on a terminal, JSON elsewhere; always to standard error, redacted, through a bounded queue so that a slow
 //! reader of logs never slows a request down. Lines that do not fit are counted and told.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -203,7 +203,7 @@ fn text_line(colour: bool, time: &str, level: Level, service: &str, fields: &Fie
             Value::String(text) => printable(text),
             other => other.to_string(),
         };
-        line += &if colour { format!(" \u{1b}[2m{key}=\u{1b}[0m{shown}") } else { format!(" {key}={shown}") };
+        let _ = if colour { write!(line, " \u{1b}[2m{key}=\u{1b}[0m{shown}") } else { write!(line, " {key}={shown}") };
     }
     line.push('\n');
     line
@@ -247,7 +247,7 @@ impl Visit for Fields {
         let mut text = value.to_string();
         let mut cause = value.source();
         while let Some(error) = cause {
-            text += &format!(": {error}");
+            let _ = write!(text, ": {error}");
             cause = error.source();
         }
         self.text(field, &text);

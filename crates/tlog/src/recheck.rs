@@ -123,7 +123,9 @@ mod tests {
         let zone = "0195f2a9-1b22-7c3d-9e4f-5a6b7c8d9e0f".to_owned();
         let keys = [key.clone()];
         let mut recheck = Recheck::new(ORIGIN.into(), zone, &keys);
-        entries.iter().for_each(|entry| recheck.entry(entry));
+        for entry in entries {
+            recheck.entry(entry);
+        }
         recheck.finish(head).into_iter().map(|f| f.code).collect()
     }
 

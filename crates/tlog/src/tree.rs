@@ -70,7 +70,7 @@ impl Frontier {
         let (size, peaks) = bytes.split_first_chunk::<8>().ok_or(BadFrontier)?;
         let size = u64::from_be_bytes(*size);
         let (peaks, rest) = peaks.as_chunks::<32>();
-        if !rest.is_empty() || peaks.len() as u32 != size.count_ones() {
+        if !rest.is_empty() || u32::try_from(peaks.len()) != Ok(size.count_ones()) {
             return Err(BadFrontier);
         }
         Ok(Self { size, peaks: peaks.to_vec() })
@@ -235,7 +235,9 @@ mod tests {
         fn the_frontier_gives_the_root_of_the_definition(size in 0_u32..200) {
             let leaves: Vec<Hash> = (0..size).map(|i| leaf_hash(&i.to_be_bytes())).collect();
             let mut frontier = Frontier::default();
-            leaves.iter().for_each(|leaf| frontier.append(*leaf));
+            for leaf in &leaves {
+                frontier.append(*leaf);
+            }
             prop_assert_eq!(frontier.root(), by_definition(&leaves));
         }
     }

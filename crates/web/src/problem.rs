@@ -20,7 +20,11 @@ pub struct Issue {
 
 /// A refusal or failure as a handler returns it. The shell renders it; nothing else does.
 #[derive(Clone, Debug)]
-pub struct Problem {
+pub struct Problem(Box<Told>);
+
+/// What a problem holds.
+#[derive(Clone, Debug)]
+pub struct Told {
     pub(crate) situation: &'static Situation,
     pub(crate) description: Cow<'static, str>,
     pub(crate) refusal: Option<Box<Refusal>>,
@@ -39,7 +43,7 @@ impl Problem {
 
     /// A situation in other words. They reach the caller.
     pub fn because(situation: &'static Situation, description: impl Into<Cow<'static, str>>) -> Self {
-        Self {
+        Self(Box::new(Told {
             situation,
             description: description.into(),
             refusal: None,
@@ -48,60 +52,67 @@ impl Problem {
             headers: Vec::new(),
             retry_after: None,
             cause: None,
-        }
+        }))
     }
 
     /// Adds faults of a body (`details.issues`).
     #[must_use]
     pub fn issues(mut self, issues: Vec<Issue>) -> Self {
-        self.issues = issues;
+        self.0.issues = issues;
         self
     }
 
     /// Adds a member of the answer's top level.
     #[must_use]
     pub fn member(mut self, name: &str, value: impl Into<Value>) -> Self {
-        self.members.insert(name.to_owned(), value.into());
+        self.0.members.insert(name.to_owned(), value.into());
         self
     }
 
     /// Adds a header.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.push((name, value));
+        self.0.headers.push((name, value));
         self
     }
 
     /// Says when to come back.
     #[must_use]
     pub fn retry_after(mut self, seconds: u64) -> Self {
-        self.retry_after = Some(seconds.max(1));
+        self.0.retry_after = Some(seconds.max(1));
         self
     }
 
     /// Adds what only the log may know.
     #[must_use]
-    pub fn cause(mut self, cause: impl ToString) -> Self {
-        self.cause = Some(cause.to_string());
+    pub fn cause(mut self, cause: impl std::fmt::Display) -> Self {
+        self.0.cause = Some(format!("{cause}"));
         self
     }
 
     /// The row.
     pub fn situation(&self) -> &'static Situation {
-        self.situation
+        self.0.situation
     }
 
     /// The status.
     pub fn status(&self) -> StatusCode {
-        StatusCode::from_u16(self.situation.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+        StatusCode::from_u16(self.0.situation.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+}
+
+impl std::ops::Deref for Problem {
+    type Target = Told;
+    fn deref(&self) -> &Told {
+        &self.0
     }
 }
 
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         let mut problem = Self::because(refusal.situation, refusal.description.clone());
-        problem.retry_after = refusal.retry_after;
-        problem.refusal = Some(Box::new(refusal));
+        problem.0.retry_after = refusal.retry_after;
+        problem.0.refusal = Some(Box::new(refusal));
         problem
     }
 }
@@ -117,7 +128,7 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = Response::new(axum::body::Body::empty());
         *response.status_mut() = self.status();
-        response.extensions_mut().insert(Box::new(self));
+        response.extensions_mut().insert(self);
         response
     }
 }

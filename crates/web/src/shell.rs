@@ -45,7 +45,7 @@ async fn around(face: Face, world: World, mut request: Request, next: Next) -> R
             Problem::because(face.internal, "").cause(format!("panicked: {}", text.unwrap_or_default())).into_response()
         }
     };
-    let problem = response.extensions_mut().remove::<Box<Problem>>();
+    let problem = response.extensions_mut().remove::<Problem>();
     let status = response.status();
     if let Some(problem) = &problem {
         let (parts, body) = render(problem, &id).into_parts();
@@ -60,7 +60,7 @@ async fn around(face: Face, world: World, mut request: Request, next: Next) -> R
     let took = world.monotonic().saturating_sub(began);
     log(
         &Line { service: face.service, id: &id, method: method.as_str(), path: &path, client, status: status.as_u16(), took },
-        problem.as_deref(),
+        problem.as_ref(),
     );
     response
 }

@@ -18,8 +18,8 @@ pub struct TlsError {
     why: String,
 }
 
-fn fail(what: &'static str, path: &Path, why: impl ToString) -> TlsError {
-    TlsError { what, path: path.display().to_string(), why: why.to_string() }
+fn fail(what: &'static str, path: &Path, why: impl std::fmt::Display) -> TlsError {
+    TlsError { what, path: path.display().to_string(), why: format!("{why}") }
 }
 
 /// Reads certificate and key.

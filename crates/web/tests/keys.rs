@@ -24,7 +24,7 @@ struct Fixture {
     answer: Arc<Mutex<(u16, String)>>,
 }
 
-async fn fixture() -> Fixture {
+fn fixture() -> Fixture {
     let (world, clock) = World::fixed(1);
     let asked = Arc::new(AtomicUsize::new(0));
     let answer = Arc::new(Mutex::new((404, String::new())));
@@ -64,7 +64,7 @@ impl Fixture {
 
 #[tokio::test]
 async fn concurrent_misses_share_one_fetch_and_the_set_lives_five_minutes() {
-    let f = fixture().await;
+    let f = fixture();
     let zone: ZoneId = f.world.mint();
     let kid = f.serve(&f.new_key());
     let many: Vec<_> = (0..20)
@@ -87,7 +87,7 @@ async fn concurrent_misses_share_one_fetch_and_the_set_lives_five_minutes() {
 
 #[tokio::test]
 async fn an_unknown_key_asks_again_once_per_cool_down() {
-    let f = fixture().await;
+    let f = fixture();
     let zone: ZoneId = f.world.mint();
     let old = f.serve(&f.new_key());
     f.keys.fetch(zone, &old).await.unwrap();
@@ -107,7 +107,7 @@ async fn an_unknown_key_asks_again_once_per_cool_down() {
 
 #[tokio::test]
 async fn made_up_zones_are_remembered_and_bounded() {
-    let f = fixture().await;
+    let f = fixture();
     let zone: ZoneId = f.world.mint();
     for _ in 0..5 {
         assert_eq!(f.keys.fetch(zone, "k").await.unwrap_err(), KeysError::UnknownZone);
@@ -123,7 +123,7 @@ async fn made_up_zones_are_remembered_and_bounded() {
 
 #[tokio::test]
 async fn a_broken_key_set_is_no_key_set() {
-    let f = fixture().await;
+    let f = fixture();
     for (status, body) in [(200, "{}"), (200, "nonsense"), (200, r#"{"keys":[]}"#), (302, ""), (500, "")] {
         *f.answer.lock().unwrap() = (status, body.to_owned());
         let error = f.keys.fetch(f.world.mint(), "k").await.unwrap_err();

@@ -81,7 +81,9 @@ impl Passage<'_> {
     }
 
     /// A failure of the STS that is not about its being there.
-    pub fn neutral(self) {}
+    pub fn neutral(self) {
+        drop(self);
+    }
 
     /// The STS is not there.
     pub fn failed(self) {

@@ -93,8 +93,8 @@ impl StsRefusal {
     }
 
     /// The STS is not to be had.
-    pub fn unavailable(status: u16, description: &str, cause: impl ToString) -> Self {
-        Self { cause: Some(cause.to_string()), ..Self::new(status, "sts_unavailable", description) }
+    pub fn unavailable(status: u16, description: &str, cause: impl std::fmt::Display) -> Self {
+        Self { cause: Some(format!("{cause}")), ..Self::new(status, "sts_unavailable", description) }
     }
 
     /// Whether the STS could not decide, rather than decided against it.

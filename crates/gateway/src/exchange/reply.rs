@@ -1,4 +1,5 @@
 //! What the STS answered (`gateway.md` 7.4, 8).
+#![allow(clippy::result_large_err, reason = "a refusal is moved once, into the box of a failure")]
 
 use std::collections::HashMap;
 

@@ -76,7 +76,7 @@ impl Upstream {
 
 async fn talk(mut stream: TcpStream, seen: Arc<Mutex<Vec<String>>>, says: Arc<Mutex<Script>>) {
     let mut bytes = Vec::new();
-    let mut buffer = [0; 65536];
+    let mut buffer = vec![0; 65536];
     loop {
         let Some(end) = bytes.windows(4).position(|w: &[u8]| w == b"\r\n\r\n") else {
             match stream.read(&mut buffer).await {
@@ -118,7 +118,7 @@ async fn talk(mut stream: TcpStream, seen: Arc<Mutex<Vec<String>>>, says: Arc<Mu
                 }
                 return;
             }
-            Script::Silent => tokio::time::sleep(Duration::from_secs(3600)).await,
+            Script::Silent => tokio::time::sleep(Duration::from_hours(1)).await,
             Script::Close => return,
         }
     }

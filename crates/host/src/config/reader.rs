@@ -1,5 +1,6 @@
 //! Typed values out of [`Sources`]. Each getter gives `Some` of what was asked, or notes an error and gives `None`; `finish` tells
 //! all errors at once.
+#![allow(clippy::option_option, reason = "outer: was it read without a fault; inner: is it set. Both are asked with `?`")]
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;

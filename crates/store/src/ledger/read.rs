@@ -1,5 +1,7 @@
 //! Reading a zone's log.
 
+use std::fmt::Write as _;
+
 use caracal_core::id::EventId;
 use caracal_core::time::Time;
 use serde_json::Value as Json;
@@ -163,7 +165,7 @@ impl Store {
                     args.push(at.into());
                     args.push(Value::id(id));
                     let n = args.len();
-                    sql += &format!(" AND (occurred_at < ${} OR (occurred_at = ${} AND event_id < ${n}))", n - 1, n - 1);
+                    let _ = write!(sql, " AND (occurred_at < ${} OR (occurred_at = ${} AND event_id < ${n}))", n - 1, n - 1);
                 }
                 sql += match filter.order {
                     Order::NewestFirst => " ORDER BY occurred_at DESC, event_id DESC",
@@ -171,7 +173,7 @@ impl Store {
                     Order::LedgerBackwards => " ORDER BY seq DESC",
                 };
                 args.push(most.into());
-                sql += &format!(" LIMIT ${}", args.len());
+                let _ = write!(sql, " LIMIT ${}", args.len());
                 tx.all(sql, args).await?.iter().map(of_row).collect()
             })
         })

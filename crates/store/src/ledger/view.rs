@@ -1,5 +1,7 @@
 //! Entries as the product shows them (`audit.md` 10): rows with secrets masked, projections, and the explanation of a request.
 
+use std::fmt::Write as _;
+
 use serde_json::{Map, Value, json};
 
 use super::read::Entry;
@@ -231,16 +233,16 @@ fn summary(entry: &Entry) -> String {
     let reason = text(&refusal["reason"]).or_else(|| text(&meta["reason"])).or_else(|| text(&entry.event["evaluation_status"]));
     let mut sentence = format!("Denied: {}", reason.unwrap_or_else(|| "no reason was recorded".to_owned()));
     if let Some(rule) = text(&refusal["rule"]) {
-        sentence += &format!(", by {rule}");
+        let _ = write!(sentence, ", by {rule}");
     }
     if let Some(document) = text(&refusal["document"]) {
-        sentence += &format!(" of document {document}");
+        let _ = write!(sentence, " of document {document}");
     }
     if let Some(resource) = text(&refusal["resource"]).or_else(|| text(&meta["resource"])) {
-        sentence += &format!(", for {resource}");
+        let _ = write!(sentence, ", for {resource}");
     }
     if let Some(detail) = text(&refusal["detail"]) {
-        sentence += &format!(" ({detail})");
+        let _ = write!(sentence, " ({detail})");
     }
     sentence + "."
 }

@@ -60,7 +60,7 @@ impl Default for Limits {
             header: Duration::from_secs(5),
             read: Duration::from_secs(10),
             write: Duration::from_secs(10),
-            idle: Duration::from_secs(60),
+            idle: Duration::from_mins(1),
             head_bytes: 16 * 1024,
         }
     }

@@ -20,7 +20,7 @@ use super::keys::{KeySet, KeySource, Keys, KeysError};
 /// Largest key set.
 const BYTES_MAX: usize = 256 * 1024;
 /// How long a key set is relied on.
-const LIFE: Duration = Duration::from_secs(300);
+const LIFE: Duration = Duration::from_mins(5);
 /// How long an unknown zone, or an unknown `kid`, is not asked for again.
 const COOL_DOWN: Duration = Duration::from_secs(30);
 /// Most zones remembered.
