@@ -3,5 +3,5 @@
 mod references;
 mod view;
 
-pub use references::{Asked, Record, RecordStatus, References};
+pub use references::{Asked, Record, RecordStatus, References, record};
 pub use view::{ApplicationRow, ProviderRow, ResourceRow, ZoneRows};

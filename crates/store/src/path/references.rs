@@ -138,7 +138,8 @@ impl Store {
     }
 }
 
-async fn record(tx: &mut crate::Tx<'_>, zone: ZoneId, id: AuthorityRecordId) -> Result<Option<Record>, StoreError> {
+/// An Authority record of the zone.
+pub async fn record(tx: &mut crate::Tx<'_>, zone: ZoneId, id: AuthorityRecordId) -> Result<Option<Record>, StoreError> {
     let sql = "SELECT id, subject_type, subject, application_id, status, expires_at FROM authority_records WHERE id = $1 AND zone_id = $2";
     let Some(row) = tx.first(sql, vec![Value::id(id), Value::id(zone)]).await? else { return Ok(None) };
     let status = match row.text(4)?.as_str() {
