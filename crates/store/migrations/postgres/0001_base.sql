@@ -97,3 +97,4 @@ CREATE TABLE authority_records (
 );
 CREATE INDEX authority_records_parent ON authority_records (parent_id) WHERE parent_id IS NOT NULL;
 CREATE INDEX authority_records_expiry ON authority_records (expires_at);
+CREATE INDEX authority_records_revoked ON authority_records (expires_at) WHERE status = 'revoked';

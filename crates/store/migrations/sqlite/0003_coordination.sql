@@ -22,6 +22,8 @@ CREATE TABLE sessions (
     updated_at BIGINT NOT NULL
 );
 CREATE INDEX sessions_zone ON sessions (zone_id, id);
+CREATE INDEX sessions_ended ON sessions (updated_at) WHERE status IN ('terminated', 'expired');
+CREATE INDEX sessions_suspended ON sessions (id) WHERE status = 'suspended';
 CREATE INDEX sessions_parent ON sessions (parent_id) WHERE parent_id IS NOT NULL;
 CREATE INDEX sessions_live ON sessions (zone_id, application_id) WHERE status IN ('active', 'suspended');
 
@@ -46,6 +48,7 @@ CREATE TABLE delegations (
     created_at BIGINT NOT NULL
 );
 CREATE INDEX delegations_zone ON delegations (zone_id, id);
+CREATE INDEX delegations_ended ON delegations (coalesce(revoked_at, expires_at)) WHERE status IN ('revoked', 'expired');
 CREATE INDEX delegations_parent ON delegations (parent_id) WHERE parent_id IS NOT NULL;
 CREATE INDEX delegations_source ON delegations (source_session_id);
 CREATE INDEX delegations_target ON delegations (target_session_id);
