@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -33,11 +33,19 @@ pub(super) struct State {
     waiting: AtomicU64,
     /// When the first byte of the head being received came.
     head: AtomicU64,
+    /// Whether bytes of an answer wait for the client, which is the write clock's business.
+    stalled: AtomicBool,
 }
 
 impl State {
     fn new() -> Self {
-        Self { began: Instant::now(), serving: AtomicUsize::new(0), waiting: AtomicU64::new(1), head: AtomicU64::new(0) }
+        Self {
+            began: Instant::now(),
+            serving: AtomicUsize::new(0),
+            waiting: AtomicU64::new(1),
+            head: AtomicU64::new(0),
+            stalled: AtomicBool::new(false),
+        }
     }
 
     fn now(&self) -> u64 {
@@ -48,6 +56,14 @@ impl State {
     pub(super) fn received(&self) {
         if self.serving.load(Ordering::Relaxed) == 0 && self.head.load(Ordering::Relaxed) == 0 {
             self.head.store(self.now(), Ordering::Relaxed);
+        }
+    }
+
+    /// Bytes of an answer went out, or wait to: an answer that was handed over whole is still being taken.
+    pub(super) fn wrote(&self, stalled: bool) {
+        self.stalled.store(stalled, Ordering::Relaxed);
+        if !stalled && self.serving.load(Ordering::Relaxed) == 0 {
+            self.waiting.store(self.now(), Ordering::Relaxed);
         }
     }
 
@@ -70,7 +86,7 @@ impl State {
 
     /// When the connection has waited long enough; `None` while it serves.
     fn deadline(&self, limits: &Limits) -> Option<Instant> {
-        if self.serving.load(Ordering::Relaxed) > 0 {
+        if self.serving.load(Ordering::Relaxed) > 0 || self.stalled.load(Ordering::Relaxed) {
             return None;
         }
         let at = |micros: u64, limit: Duration| self.began + Duration::from_micros(micros) + limit;

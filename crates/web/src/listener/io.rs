@@ -27,9 +27,12 @@ impl<T> Watched<T> {
     /// Starts the write clock on a stall, stops it on progress.
     fn clocked<R>(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
         if result.is_ready() {
-            self.stalled = None;
+            if self.stalled.take().is_some() {
+                self.state.wrote(false);
+            }
             return result;
         }
+        self.state.wrote(true);
         let write = self.write;
         let clock = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(write)));
         ready!(clock.as_mut().poll(cx));
