@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 
 const AFTER: &str = "\
 Start here:
@@ -45,18 +45,10 @@ Examples:
     /// Probe the five services; exit 0 only if all answer.
     Status(Status),
     /// See it work: a governed call, four refusals, a delegation, a revocation, and the evidence of it all.
-    #[command(after_help = "Runs its own stack and upstream in a temporary directory, on free ports. Takes a few seconds and leaves nothing behind.")]
+    #[command(
+        after_help = "Runs its own stack and upstream in a temporary directory, on free ports. Takes a few seconds and leaves nothing behind."
+    )]
     Demo,
-    /// Measure governed calls on this machine, beside the floor measured in the same run.
-    Bench(Bench),
-    /// Run one service on PostgreSQL and Redis.
-    #[command(after_help = "\
-Configured by environment variables, or by the same names in lower case in a TOML file. DATABASE_URL and REDIS_URL are required;
-CARACAL_MODE=stable (the default here) refuses missing or weak keys and names each one.
-
-Example:
-  CARACAL_MODE=dev DATABASE_URL=postgres://… REDIS_URL=redis://… caracal serve sts --port 8080")]
-    Serve(Serve),
     /// Print the version block.
     Version {
         /// One line of JSON.
@@ -119,37 +111,8 @@ pub(crate) struct Status {
     pub(crate) url: Vec<String>,
 }
 
-#[derive(Debug, Args)]
-pub(crate) struct Bench {
-    /// How long each measured part runs.
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
-    pub(crate) seconds: u64,
-    /// Calls in flight.
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4096))]
-    pub(crate) concurrency: u16,
-    /// One JSON value on stdout and nothing else.
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Serve {
-    /// Which service.
-    #[arg(value_name = "SERVICE")]
-    pub(crate) service: ServiceName,
-    /// TOML file; keys are variable names in lower case.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
-    /// Address to listen on (HOST).
-    #[arg(long, value_name = "ADDR")]
-    pub(crate) host: Option<String>,
-    /// Port to listen on (PORT).
-    #[arg(long, value_name = "N")]
-    pub(crate) port: Option<u16>,
-}
-
 /// The five services, as their users know them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum ServiceName {
     /// Product state: zones, applications, providers, resources, policies.
     Api,

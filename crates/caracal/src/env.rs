@@ -10,3 +10,8 @@ pub(crate) fn variable(name: &str) -> Option<String> {
 pub(crate) fn non_empty(name: &str) -> Option<String> {
     variable(name).filter(|value| !value.is_empty())
 }
+
+/// Every variable that is text, for the typed configuration.
+pub(crate) fn all() -> Vec<(String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
+}

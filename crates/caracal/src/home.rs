@@ -28,7 +28,11 @@ impl Home {
             let user = crate::env::non_empty("HOME")
                 .ok_or_else(|| Failure::usage("no home directory: set HOME, or say where with --data-dir DIR"))?;
             let user = PathBuf::from(user);
-            if cfg!(target_os = "macos") { user.join("Library/Application Support/caracal") } else { user.join(".local/share/caracal") }
+            if cfg!(target_os = "macos") {
+                user.join("Library/Application Support/caracal")
+            } else {
+                user.join(".local/share/caracal")
+            }
         };
         let root = std::path::absolute(&root).map_err(|e| Failure::io("resolve", &root, &e))?;
         Ok(Self { root })
@@ -77,7 +81,10 @@ impl Home {
             Failure::start(format!("cannot write to {}: {e}; choose another place with --data-dir DIR", nearest.display()))
         };
         if !nearest.is_dir() {
-            return Err(Failure::start(format!("{} is not a directory; choose another place with --data-dir DIR", nearest.display())));
+            return Err(Failure::start(format!(
+                "{} is not a directory; choose another place with --data-dir DIR",
+                nearest.display()
+            )));
         }
         let trial = nearest.join(format!(".caracal-write-test-{}", std::process::id()));
         OpenOptions::new().write(true).create_new(true).mode(0o600).open(&trial).map_err(|e| refused(&e))?;
@@ -140,7 +147,8 @@ impl Home {
     pub(crate) fn mark_version(&self) -> Result<(), Failure> {
         let path = self.root.join("runtime.json");
         if let Ok(text) = fs::read_to_string(&path)
-            && let Some(found) = serde_json::from_str::<serde_json::Value>(&text).ok().and_then(|v| v["version"].as_str().map(str::to_owned))
+            && let Some(found) =
+                serde_json::from_str::<serde_json::Value>(&text).ok().and_then(|v| v["version"].as_str().map(str::to_owned))
             && newer(&found, crate::version::VERSION)
         {
             return Err(Failure::start(format!(

@@ -76,7 +76,8 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     if rows.is_empty() {
         return "(no rows)\n".to_owned();
     }
-    let width = |column: usize| rows.iter().map(|r| r[column].chars().count()).chain([header[column].chars().count()]).max().unwrap_or(0);
+    let width =
+        |column: usize| rows.iter().map(|r| r[column].chars().count()).chain([header[column].chars().count()]).max().unwrap_or(0);
     let widths: Vec<usize> = (0..header.len()).map(width).collect();
     let line = |cells: &mut dyn Iterator<Item = String>| {
         let padded: Vec<String> = cells.zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();

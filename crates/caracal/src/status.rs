@@ -149,7 +149,10 @@ mod tests {
     fn the_reason_comes_from_the_body() {
         let unavailable = StatusCode::SERVICE_UNAVAILABLE;
         assert_eq!(describe(StatusCode::OK, b""), (true, "200".to_owned()));
-        assert_eq!(describe(unavailable, br#"{"ok":false,"reason":"postgres_unreachable"}"#), (false, "503 postgres_unreachable".to_owned()));
+        assert_eq!(
+            describe(unavailable, br#"{"ok":false,"reason":"postgres_unreachable"}"#),
+            (false, "503 postgres_unreachable".to_owned())
+        );
         assert_eq!(describe(unavailable, b"no luck\nmore"), (false, "503 no luck".to_owned()));
         assert_eq!(describe(unavailable, b""), (false, "503".to_owned()));
     }

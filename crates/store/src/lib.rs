@@ -30,5 +30,5 @@ mod writer;
 
 pub use door::{AdminAudit, Door, DoorError};
 pub use error::StoreError;
-pub use open::{Store, StoreConfig};
+pub use open::{Store, StoreConfig, reachable};
 pub use sql::{Dialect, Row, Tx, Value};

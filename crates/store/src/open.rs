@@ -194,3 +194,31 @@ fn read_postgres<T: Send + 'static, E: From<StoreError> + Send + 'static>(
         value
     })
 }
+
+/// Whether a PostgreSQL database can be connected to; says what to do when not. Changes nothing.
+pub async fn reachable(url: &str) -> Result<(), StoreError> {
+    postgres::connect(url, 1).await?.close().await;
+    Ok(())
+}
+
+impl Store {
+    /// This deployment's id: what is stored, or `made` now.
+    pub async fn installation(
+        &self,
+        made: caracal_core::id::InstallationId,
+    ) -> Result<caracal_core::id::InstallationId, StoreError> {
+        let now = self.now().await?;
+        self.plain_write(move |tx| {
+            Box::pin(async move {
+                let found = tx.first("SELECT id FROM installation ORDER BY created_at LIMIT 1", vec![]).await?;
+                if let Some(row) = found {
+                    return row.id(0);
+                }
+                tx.execute("INSERT INTO installation (id, created_at) VALUES ($1, $2)", vec![crate::Value::id(made), now.into()])
+                    .await?;
+                Ok(made)
+            })
+        })
+        .await
+    }
+}
