@@ -11,6 +11,7 @@ use caracal_core::message::Stream;
 use caracal_host::World;
 use caracal_host::jobs::Stop;
 use caracal_store::ledger::{DeadLetter, NewHead};
+use caracal_store::outbox::Which;
 use caracal_store::{Store, StoreError};
 use caracal_tlog::tree::Frontier;
 
@@ -106,7 +107,7 @@ impl Ingestor {
 
     async fn outbox(&self) -> Result<usize, StoreError> {
         let topic = Stream::AuditEvents.name();
-        let waiting: Vec<_> = self.store.outbox_waiting(self.batch).await?.into_iter().filter(|w| w.topic == topic).collect();
+        let waiting = self.store.outbox_waiting_of(Which::Only(topic), self.batch).await?;
         if waiting.is_empty() {
             return Ok(0);
         }

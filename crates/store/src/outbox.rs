@@ -24,20 +24,40 @@ pub struct Waiting {
     pub attempts: u32,
 }
 
+/// Which rows are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// All.
+    All,
+    /// Those of this topic.
+    Only(&'static str),
+    /// Those of every other topic.
+    Except(&'static str),
+}
+
 impl Store {
     /// The oldest rows that are due, in id order.
     pub async fn outbox_waiting(&self, most: usize) -> Result<Vec<Waiting>, StoreError> {
+        self.outbox_waiting_of(Which::All, most).await
+    }
+
+    /// The oldest rows of some topics that are due, in id order, so that one stalled reader does not hide the others' rows.
+    pub async fn outbox_waiting_of(&self, which: Which, most: usize) -> Result<Vec<Waiting>, StoreError> {
         let now = self.now().await?;
+        let (condition, topic) = match which {
+            Which::All => ("", None),
+            Which::Only(topic) => ("AND topic = $3 ", Some(topic)),
+            Which::Except(topic) => ("AND topic <> $3 ", Some(topic)),
+        };
+        let sql = format!(
+            "SELECT id, topic, dedupe_key, payload, attempts FROM outbox \
+             WHERE published_at IS NULL AND dead = 0 AND available_at <= $1 {condition}ORDER BY id LIMIT $2"
+        );
         self.read(move |tx| {
             Box::pin(async move {
-                let rows = tx
-                    .all(
-                        "SELECT id, topic, dedupe_key, payload, attempts FROM outbox \
-                         WHERE published_at IS NULL AND dead = 0 AND available_at <= $1 ORDER BY id LIMIT $2",
-                        vec![now.into(), most.into()],
-                    )
-                    .await?;
-                rows.iter().map(of_row).collect()
+                let mut args = vec![now.into(), most.into()];
+                args.extend(topic.map(Value::from));
+                tx.all(sql, args).await?.iter().map(of_row).collect()
             })
         })
         .await
