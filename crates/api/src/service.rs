@@ -13,7 +13,7 @@ use caracal_web::read::Rules;
 use caracal_web::{Face, shell};
 
 use crate::config::Config;
-use crate::{applications, policies, policy_sets, providers, resources, zones};
+use crate::{applications, evidence, policies, policy_sets, providers, resources, zones};
 
 const FACE: Face = Face {
     service: Service::Api,
@@ -75,7 +75,11 @@ pub fn service(api: &Arc<Api>) -> Router {
         .route("/policy-sets/{id}/versions", get(policy_sets::versions).post(policy_sets::add_version))
         .route("/policy-sets/{id}/versions/{version}", get(policy_sets::version))
         .route("/policy-sets/{id}/activate", post(policy_sets::activate))
-        .route("/policy-sets/{id}/activation-status", get(policy_sets::activation_status));
+        .route("/policy-sets/{id}/activation-status", get(policy_sets::activation_status))
+        .route("/audit", get(evidence::list))
+        .route("/audit/by-request/{request}", get(evidence::by_request))
+        .route("/audit/by-request/{request}/explain", get(evidence::explain))
+        .route("/admin-audit", get(evidence::admin_list));
     let routes = Router::new()
         .route("/v1/zones", get(zones::list).post(zones::create))
         .route("/v1/policies/validate", post(policies::validate))

@@ -11,6 +11,8 @@ crate::error::situations! { Api;
     INVALID_QUERY = "invalid_query" 400 Never Caller;
     /// The cursor is not one of this list.
     INVALID_CURSOR = "invalid_cursor" 400 Never Caller;
+    /// A field of an export is not known.
+    INVALID_FIELDS = "invalid_fields" 400 Never Caller;
     /// A zone's fields are wrong.
     INVALID_ZONE = "invalid_zone" 400 Never Caller;
     /// An application's fields are wrong.
@@ -47,6 +49,8 @@ crate::error::situations! { Api;
     NOT_FOUND = "not_found" 404 Never Caller;
     /// The zone is not known.
     ZONE_NOT_FOUND = "zone_not_found" 404 Never Caller;
+    /// Nothing happened under this request id.
+    REQUEST_NOT_FOUND = "request_not_found" 404 Never Caller;
     /// The application is not known.
     APPLICATION_NOT_FOUND = "application_not_found" 404 Never Caller;
     /// The secret is not stored.

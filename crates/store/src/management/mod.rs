@@ -3,6 +3,7 @@
 //! A row is a struct in the form its readers see; every write takes a [`crate::Door`]. Lists go newest first by id, which carries
 //! the time of creation.
 
+mod admin_audit;
 mod applications;
 mod keys;
 pub mod policies;
@@ -11,6 +12,7 @@ mod resources;
 pub mod secrets;
 mod zones;
 
+pub use admin_audit::AdminAuditFilter;
 pub use applications::{Application, NewApplication};
 pub use keys::SigningKeyRow;
 pub use policies::{ActiveSet, NewPolicy, Policy, PolicySet, PolicySetVersion, PolicyVersion};
