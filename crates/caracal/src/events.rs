@@ -1,43 +1,37 @@
-//! What the outbox tells inside this process and outside of it.
+//! What the outbox tells: to the Gateway of this process at once, and to Redis where there is one.
 
-use std::time::Duration;
-
+use caracal_crypto::mac::MacKey;
 use caracal_gateway::Gateway;
-use caracal_host::config::Sources;
+use caracal_host::config::Common;
 use caracal_host::{Supervisor, World};
-use caracal_store::{Store, StoreError};
-use secrecy::SecretString;
+use caracal_store::Store;
+use caracal_stream::{Dispatcher, Keys, RedisBus};
+use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::failure::Failure;
 
-/// Most rows of one pass.
-const BATCH: usize = 256;
-
-/// Starts delivering: the Gateway's sets learn of revocations, and rows are marked.
-pub(crate) fn start(
-    _sources: &Sources,
+/// Starts the dispatcher. A Redis that does not answer stops the start.
+pub(crate) async fn start(
+    common: &Common,
     store: &Store,
     gateway: &Gateway,
-    _redis: Option<SecretString>,
-    _world: &World,
+    redis_url: Option<SecretString>,
+    world: &World,
     supervisor: &Supervisor,
 ) -> Result<(), Failure> {
-    let (store, gateway) = (store.clone(), gateway.clone());
-    supervisor.every("events.deliver", Duration::from_millis(50), move |_stop| {
-        let (store, gateway) = (store.clone(), gateway.clone());
-        async move { deliver(&store, &gateway).await }
+    let key = |of: &Option<secrecy::SecretSlice<u8>>| of.as_ref().map(|k| MacKey::from_bytes(k.expose_secret()));
+    let keys = Keys { streams: key(&common.streams_key), revocations: key(&common.revocation_key) };
+    let redis = match redis_url {
+        None => None,
+        Some(url) => Some(RedisBus::connect(url.expose_secret()).await.map_err(|e| {
+            Failure::start(format!("cannot connect to Redis: {e}; check REDIS_URL and that the server runs (7.0 or newer)"))
+        })?),
+    };
+    let dispatcher = Dispatcher::new(store.clone(), keys, redis, true, world.clone());
+    let sets = gateway.revocations();
+    dispatcher.subscribe(move |message| {
+        sets.apply(message.stream, |name| message.field(name).map(str::to_owned));
     });
+    dispatcher.jobs(supervisor);
     Ok(())
-}
-
-async fn deliver(store: &Store, gateway: &Gateway) -> Result<(), StoreError> {
-    let waiting = store.outbox_waiting(BATCH).await?;
-    let mut done = Vec::new();
-    for row in waiting.into_iter().filter(|r| r.topic != "caracal.audit.events") {
-        if let Some(stream) = caracal_core::message::Stream::of_name(&row.topic) {
-            gateway.revocations().apply(stream, |name| row.fields.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone()));
-        }
-        done.push(row.id);
-    }
-    if done.is_empty() { Ok(()) } else { store.outbox_published(done).await }
 }

@@ -16,8 +16,6 @@ pub(crate) enum Mark {
     Done,
     /// It did not.
     Failed,
-    /// It worked, but look.
-    Warning,
     /// Good to know.
     Info,
     /// It begins.
@@ -49,7 +47,6 @@ impl Style {
         let (sign, ascii, code) = match mark {
             Mark::Done => ("✓", "+", "32"),
             Mark::Failed => ("✗", "x", "31"),
-            Mark::Warning => ("⚠", "!", "33"),
             Mark::Info => ("ℹ", "i", "36"),
             Mark::Step => ("→", ">", "36"),
         };

@@ -8,6 +8,7 @@ use std::time::Duration;
 use caracal_api::Api;
 use caracal_audit::Audit;
 use caracal_coordinator::Coordinator;
+use caracal_core::error::Service;
 use caracal_core::id::InstallationId;
 use caracal_crypto::mac::MacKey;
 use caracal_crypto::seal::{Kek, Keks};
@@ -15,12 +16,13 @@ use caracal_crypto::verified::VerifiedMandates;
 use caracal_custody::Custody;
 use caracal_egress::{Client, Guard, Settings, Trust};
 use caracal_gateway::{Gateway, Parts as GatewayParts, consumed, evidence};
-use caracal_host::config::{Key, Sources};
+use caracal_host::config::{Common, Key, Sources};
 use caracal_host::{Metrics, Supervisor, World};
 use caracal_store::{Store, StoreConfig};
+use caracal_stream::Keys;
 use caracal_sts::Sts;
 use caracal_web::listener::{Limits, Listener};
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::{ExposeSecret as _, SecretSlice, SecretString};
 use tokio::task::JoinHandle;
 
 use crate::adapt::{FromStore, InProcess};
@@ -120,8 +122,13 @@ impl Stack {
         let gateway_config = caracal_gateway::Config::read(&sources).map_err(told)?;
         let audit_config = caracal_audit::Config::read(&sources).map_err(told)?;
         let api_config = caracal_api::Config::read(&sources).map_err(told)?;
+        let events_config = Common::read(&mut sources.reader(Service::Coordinator))
+            .ok_or_else(|| Failure::start("the configuration of events is not readable"))?;
         let audit_key = sts_config.common.audit_key.as_ref().map(|key| MacKey::from_bytes(key.expose_secret()));
         let audit_keys = audit_config.keys.clone();
+        let mac = |key: Option<&SecretSlice<u8>>| key.map(|key| MacKey::from_bytes(key.expose_secret()));
+        let common = &sts_config.common;
+        let keys = Keys { streams: mac(common.streams_key.as_ref()), revocations: mac(common.revocation_key.as_ref()) };
         let keks = match kek(&sources, &KEK)? {
             Some(current) => Keks::new(current, kek(&sources, &KEK_PREVIOUS)?),
             None => return Err(Failure::start("SECRET_STORE_KEK is not set; generate one with: openssl rand -hex 32")),
@@ -152,6 +159,7 @@ impl Stack {
         });
         caracal_audit::jobs(&audit, &supervisor);
 
+        let gateway_limits = gateway_config.limits;
         let own_ports = ServiceName::ALL.iter().map(|service| doors.port(*service)).collect();
         let trust = Trust::new(gateway_config.common.extra_ca_file.clone());
         let upstreams = Client::new(Settings::new(Guard::upstreams(gateway_config.upstream_hosts.clone(), own_ports), trust));
@@ -171,7 +179,7 @@ impl Stack {
         gateway.jobs();
 
         let api = Api::new(api_config, store.clone(), custody, world.clone());
-        crate::events::start(&sources, &store, &gateway, redis_url.map(SecretString::from), &world, &supervisor)?;
+        crate::events::start(keys, &store, &gateway, redis_url.map(SecretString::from), &world, &supervisor).await?;
 
         let mut serving = Vec::with_capacity(5);
         for (name, listener) in doors.listeners {
@@ -184,7 +192,7 @@ impl Stack {
                 ServiceName::Gateway => {
                     let gateway = gateway.clone();
                     tokio::spawn(async move {
-                        listener.serve(gateway, stop, caracal_gateway::DRAIN).await;
+                        listener.under(gateway_limits).serve(gateway, stop, caracal_gateway::DRAIN).await;
                     })
                 }
             });
