@@ -81,7 +81,8 @@ impl Resolve for Fixed {
 
 fn client_with(guard: Guard, addresses: &[&str], trust: Trust) -> (Client<Full<Bytes>>, Arc<Fixed>) {
     let resolver = Arc::new(Fixed(addresses.iter().map(|a| a.parse().unwrap()).collect(), AtomicUsize::new(0)));
-    let settings = Settings { resolver: resolver.clone(), per_host: 1, wait: Duration::from_millis(100), ..Settings::new(guard, trust) };
+    let settings =
+        Settings { resolver: resolver.clone(), per_host: 1, wait: Duration::from_millis(100), ..Settings::new(guard, trust) };
     (Client::new(settings), resolver)
 }
 

@@ -96,6 +96,13 @@ impl Listener {
         Ok(Self { tcp: TcpListener::from_std(socket.into())?, tls, limits })
     }
 
+    /// The same port under other clocks and limits: a port is opened before the configuration of its service is read.
+    #[must_use]
+    pub const fn under(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
     /// The address, with the port the system chose if 0 was asked for.
     pub fn address(&self) -> std::io::Result<SocketAddr> {
         self.tcp.local_addr()
