@@ -19,10 +19,9 @@ use caracal_gateway::{Gateway, Parts as GatewayParts, consumed, evidence};
 use caracal_host::config::{Common, Key, Sources};
 use caracal_host::{Metrics, Supervisor, World};
 use caracal_store::{Store, StoreConfig};
-use caracal_stream::Keys;
 use caracal_sts::Sts;
 use caracal_web::listener::{Limits, Listener};
-use secrecy::{ExposeSecret as _, SecretSlice, SecretString};
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio::task::JoinHandle;
 
 use crate::adapt::{FromStore, InProcess};
@@ -126,9 +125,6 @@ impl Stack {
             .ok_or_else(|| Failure::start("the configuration of events is not readable"))?;
         let audit_key = sts_config.common.audit_key.as_ref().map(|key| MacKey::from_bytes(key.expose_secret()));
         let audit_keys = audit_config.keys.clone();
-        let mac = |key: Option<&SecretSlice<u8>>| key.map(|key| MacKey::from_bytes(key.expose_secret()));
-        let common = &sts_config.common;
-        let keys = Keys { streams: mac(common.streams_key.as_ref()), revocations: mac(common.revocation_key.as_ref()) };
         let keks = match kek(&sources, &KEK)? {
             Some(current) => Keks::new(current, kek(&sources, &KEK_PREVIOUS)?),
             None => return Err(Failure::start("SECRET_STORE_KEK is not set; generate one with: openssl rand -hex 32")),
@@ -178,8 +174,8 @@ impl Stack {
         gateway.reload().await.map_err(|e| store_failed(&e))?;
         gateway.jobs();
 
+        crate::events::start(&api_config.common, &store, &gateway, redis_url.map(SecretString::from), &world, &supervisor).await?;
         let api = Api::new(api_config, store.clone(), custody, world.clone());
-        crate::events::start(keys, &store, &gateway, redis_url.map(SecretString::from), &world, &supervisor).await?;
 
         let mut serving = Vec::with_capacity(5);
         for (name, listener) in doors.listeners {

@@ -102,19 +102,23 @@ impl Caracal {
 
     async fn exchange(&self, scope: &str, resources: &[&str], more: &[(&str, &str)]) -> Result<Mandate, ClientError> {
         let inner = &self.inner;
-        let mut form = url::form_urlencoded::Serializer::new(String::new());
-        form.append_pair("grant_type", GRANT)
-            .append_pair("zone_id", &inner.zone)
-            .append_pair("application_id", &inner.application)
-            .append_pair("client_secret", inner.secret.expose_secret())
-            .append_pair("scope", scope);
-        for resource in resources {
-            form.append_pair("resource", resource);
-        }
-        form.extend_pairs(more);
+        // In a block of its own: the serializer must not live across the await, or the future could not move between threads.
+        let form = {
+            let mut form = url::form_urlencoded::Serializer::new(String::new());
+            form.append_pair("grant_type", GRANT)
+                .append_pair("zone_id", &inner.zone)
+                .append_pair("application_id", &inner.application)
+                .append_pair("client_secret", inner.secret.expose_secret())
+                .append_pair("scope", scope);
+            for resource in resources {
+                form.append_pair("resource", resource);
+            }
+            form.extend_pairs(more);
+            form.finish()
+        };
         let request = Request::post(format!("{}/oauth/2/token", inner.places.sts))
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
-            .body(Full::from(form.finish()))
+            .body(Full::from(form))
             .map_err(|e| ClientError::Transport(e.to_string()))?;
         let answer = inner.http.send(request).await?.good()?;
         let targets =

@@ -211,7 +211,7 @@ impl Builder {
         self
     }
 
-    /// The TOML file of `--config`: flat names, values text, whole numbers, booleans or lists of texts. `known` says which names exist.
+    /// The TOML file of `--config`: flat names in either case, values text, whole numbers, booleans or lists of texts. `known` says which names exist.
     #[must_use]
     pub fn toml_file(mut self, path: &Path, known: impl Fn(&str) -> bool) -> Self {
         let mut fail = |variable: &str, fault: String, advice: &str| {
@@ -244,7 +244,7 @@ impl Builder {
                 continue;
             }
             match plain_text(&value) {
-                Some(text) => insert(&mut self.toml, &name, text, Origin::Toml(path.to_owned())),
+                Some(text) => insert(&mut self.toml, &name.to_ascii_uppercase(), text, Origin::Toml(path.to_owned())),
                 None => fail(
                     &name,
                     format!("cannot be a {}", value.type_str()),
@@ -337,12 +337,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (env, toml) = (dir.path().join("a.env"), dir.path().join("c.toml"));
         fs::write(&env, "# comment\nexport SIZE='4' # four\nnonsense\n1X=2\n").unwrap();
-        fs::write(&toml, "SIZE = 3\n").unwrap();
+        fs::write(&toml, "size = 3\n").unwrap();
         let mut builder = Sources::builder(Run::Up);
         assert_eq!(text(&builder.build().unwrap(), &SIZE), Some(("7".into(), Origin::Default)));
         builder = Sources::builder(Run::Serve);
         assert_eq!(text(&builder.build().unwrap(), &SIZE), Some(("5".into(), Origin::Default)));
-        let base = || Sources::builder(Run::Serve).managed("SIZE", "6").toml_file(&toml, |n| n == "SIZE");
+        let base = || Sources::builder(Run::Serve).managed("SIZE", "6").toml_file(&toml, |n| n == "size");
         assert_eq!(text(&base().build().unwrap(), &SIZE), Some(("3".into(), Origin::Toml(toml.clone()))));
         assert_eq!(text(&base().env_file(&env).build().unwrap(), &SIZE), Some(("4".into(), Origin::EnvFile(env.clone()))));
         let all = base().env_file(&env).environment([("SIZE", "2")]);
