@@ -239,7 +239,8 @@ async fn query(zone: &Zone, pool: &PgPool) -> Result<Fresh, StoreError> {
         return Ok(Fresh { stamp: Stamp { epoch: known.epoch, life: known.life }, now });
     };
     let (epoch, new_mark, now) = (head.count(0)?, head.int(1)?, head.time(2)?);
-    let same_history = held == 0 || (epoch >= held && (head.opt_int(6)? == Some(mark) || (epoch == held && new_mark == mark)));
+    // At the epoch we hold, the mark itself must be ours; past it, the log must still have ours at that place.
+    let same_history = held == 0 || (epoch == held && new_mark == mark) || (epoch > held && head.opt_int(6)? == Some(mark));
     let mut changes = Vec::with_capacity(rows.len());
     for row in &rows {
         let (Some(at), Some(kind), Some(id)) = (row.opt_int(3)?, row.opt_int(4)?, row.opt_bytes(5)?) else { continue };

@@ -12,6 +12,7 @@ use caracal_core::scope::Scopes;
 use caracal_core::session::Lifecycle;
 use caracal_core::time::Time;
 use caracal_host::World;
+use caracal_store::change::Entity;
 use caracal_store::coordination::{cascade, delegations, sessions};
 use caracal_store::journal::{Consume, Entry, NewRecord, Outcome, Purpose, Reads, SpooledEvent};
 use caracal_store::management::{Application, NewApplication, NewZone, Zone};

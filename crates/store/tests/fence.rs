@@ -1,0 +1,412 @@
+//! The freshness fence, a test for each rule of the architecture's table, by the rule's own words. Each fails without its rule.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests")]
+
+use std::time::Duration;
+
+use caracal_core::claims::SubjectType;
+use caracal_core::id::{ApplicationId, Id, SessionId, ZoneId};
+use caracal_core::message::Producer;
+use caracal_core::session::Lifecycle;
+use caracal_host::World;
+use caracal_store::change::Entity;
+use caracal_store::coordination::{cascade, sessions};
+use caracal_store::fence::Stamp;
+use caracal_store::journal::{Entry, NewRecord, Outcome, Reads};
+use caracal_store::management::{Application, NewApplication, NewZone, Zone};
+use caracal_store::path::Asked;
+use caracal_store::{Store, StoreConfig, StoreError};
+use caracal_testkit::Database;
+use sqlx::{Connection, PgConnection, Row};
+use tokio::sync::oneshot;
+
+struct Fixture {
+    store: Store,
+    world: World,
+    zone: ZoneId,
+    application: ApplicationId,
+    database: Database,
+}
+
+async fn open(database: &Database, connections: u32) -> Store {
+    let config = StoreConfig { database_url: database.url().map(str::to_owned), dir: database.dir().to_owned(), connections };
+    Store::open(&config, World::system(), None).await.unwrap()
+}
+
+async fn fixture(database: Database, connections: u32) -> Fixture {
+    let store = open(&database, connections).await;
+    let world = World::system();
+    let (zone, application) = (world.mint(), world.mint());
+    store
+        .door::<_, (), _>(None, Producer::Api, move |door| {
+            Box::pin(async move {
+                let new = NewZone { id: zone, name: "z".into(), slug: zone.to_string(), dcr_enabled: false, by: "t".into() };
+                Zone::insert(door, new).await?;
+                let new = NewApplication {
+                    id: application,
+                    zone,
+                    name: "a".into(),
+                    traits: vec![],
+                    verifier: "v".into(),
+                    by: "t".into(),
+                };
+                Application::insert(door, new).await?;
+                Ok(())
+            })
+        })
+        .await
+        .unwrap();
+    Fixture { store, world, zone, application, database }
+}
+
+async fn each() -> Vec<Fixture> {
+    let mut all = Vec::new();
+    for database in caracal_testkit::backends().await {
+        all.push(fixture(database, 10).await);
+    }
+    all
+}
+
+/// On PostgreSQL alone; `None` where there is none.
+async fn postgres(connections: u32) -> Option<Fixture> {
+    Some(fixture(caracal_testkit::postgres().await?, connections).await)
+}
+
+impl Fixture {
+    async fn session(&self) -> SessionId {
+        let new = sessions::NewSession {
+            id: self.world.mint(),
+            zone: self.zone,
+            application: self.application,
+            record: self.world.mint(),
+            user: false,
+            parent: None,
+            depth: 0,
+            lifecycle: Lifecycle::Task { ttl_seconds: 600 },
+            labels: vec![],
+            metadata: serde_json::json!({}),
+        };
+        let id = new.id;
+        self.store
+            .door::<_, (), _>(Some(self.zone), Producer::Coordinator, move |door| {
+                Box::pin(async move { Ok(sessions::insert(door, &new).await?) })
+            })
+            .await
+            .unwrap();
+        id
+    }
+
+    async fn end(&self, session: SessionId) {
+        end(&self.store, self.zone, session).await;
+    }
+
+    async fn fresh(&self) -> Stamp {
+        self.store.fence().fresh(self.zone).await.unwrap().stamp
+    }
+
+    fn good(&self, stamp: Stamp, of: &[Entity]) -> bool {
+        self.store.fence().good(self.zone, stamp, of)
+    }
+
+    fn mint(&self, stamp: Stamp, entities: Vec<Entity>) -> Entry {
+        let now = self.world.now();
+        let record = NewRecord {
+            id: self.world.mint(),
+            subject_type: SubjectType::Application,
+            subject: "s".into(),
+            application: self.application,
+            parent: None,
+            expires_at: now.plus_secs(60),
+            at: now,
+        };
+        Entry { zone: Some(self.zone), reads: Some(Reads { stamp, entities }), record: Some(record), ..Entry::default() }
+    }
+
+    async fn raw(&self) -> PgConnection {
+        PgConnection::connect(self.database.url().unwrap()).await.unwrap()
+    }
+
+    fn lock_key(&self) -> i64 {
+        i64::from_be_bytes(self.zone.to_bytes()[8..].try_into().unwrap())
+    }
+
+    /// Waits until somebody waits for an advisory lock.
+    async fn somebody_waits(&self) {
+        let mut look = self.raw().await;
+        for _ in 0..400 {
+            let waiting = sqlx::query(
+                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+            );
+            if waiting.fetch_one(&mut look).await.unwrap().get::<i64, _>(0) > 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("nobody waits for the zone's lock");
+    }
+}
+
+async fn end(store: &Store, zone: ZoneId, session: SessionId) {
+    store
+        .door::<_, (), _>(Some(zone), Producer::Coordinator, move |door| {
+            Box::pin(async move { Ok(cascade::end_sessions(door, zone, &[session], cascade::Manner::Terminated, "r", "r").await?) })
+        })
+        .await
+        .unwrap();
+}
+
+/// "A reload reads epoch, changes and entities in one snapshot": a change between two reads of one load is seen by neither.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_reads_one_snapshot() {
+    for f in each().await {
+        let session = f.session().await;
+        let zone = f.zone;
+        let (reached, between) = oneshot::channel();
+        let (go_on, resumed) = oneshot::channel::<()>();
+        let store = f.store.clone();
+        let load = tokio::spawn(async move {
+            store
+                .read::<_, StoreError, _>(move |tx| {
+                    Box::pin(async move {
+                        let epoch = |row: Option<caracal_store::Row>| row.unwrap().count(0);
+                        let sql = "SELECT epoch FROM zone_epochs WHERE zone_id = $1";
+                        let before = epoch(tx.first(sql, vec![caracal_store::Value::id(zone)]).await?)?;
+                        reached.send(()).unwrap();
+                        resumed.await.unwrap();
+                        let status = "SELECT status FROM sessions WHERE id = $1";
+                        let status = tx.first(status, vec![caracal_store::Value::id(session)]).await?.unwrap().text(0)?;
+                        let after = epoch(tx.first(sql, vec![caracal_store::Value::id(zone)]).await?)?;
+                        Ok((before, after, status))
+                    })
+                })
+                .await
+        });
+        between.await.unwrap();
+        f.end(session).await;
+        go_on.send(()).unwrap();
+        let (before, after, status) = load.await.unwrap().unwrap();
+        assert_eq!((before, status.as_str()), (after, "active"), "a state that never was");
+    }
+}
+
+/// "A loaded entity enters the cache only if its snapshot is not older than what the cache has applied."
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_load_does_not_put_back_what_a_revocation_took_out() {
+    for f in each().await {
+        let (session, other) = (f.session().await, f.session().await);
+        f.fresh().await;
+        // Read before the end, arrives after it.
+        let slow = f.store.references(f.zone, Asked { session: Some(session), ..Asked::default() }).await.unwrap();
+        f.end(session).await;
+        f.fresh().await;
+        assert!(!f.good(slow.stamp, &[Entity::session(session)]));
+        assert!(f.good(slow.stamp, &[Entity::session(other)]), "what did not change stays");
+        let again = f.store.references(f.zone, Asked { session: Some(session), ..Asked::default() }).await.unwrap();
+        assert!(f.good(again.stamp, &[Entity::session(session)]), "a newer load is good");
+    }
+}
+
+/// "A strange mark, a smaller epoch or a pruned log empties the zone's caches."
+#[tokio::test(flavor = "multi_thread")]
+async fn another_history_empties_the_caches() {
+    for tamper in [
+        "UPDATE zone_epochs SET mark = mark + 1 WHERE zone_id = $1",
+        "UPDATE zone_epochs SET epoch = epoch - 1, mark = mark + 1 WHERE zone_id = $1",
+        "WITH gone AS (DELETE FROM change_log WHERE zone_id = $1 RETURNING 1) UPDATE zone_epochs SET epoch = epoch + 9, mark = mark + 1, \
+         pruned_before = epoch + 9 WHERE zone_id = $1",
+    ] {
+        let Some(f) = postgres(10).await else { return };
+        let session = f.session().await;
+        let before = f.fresh().await;
+        assert!(f.good(before, &[Entity::session(session)]));
+        f.fresh().await;
+        assert!(f.good(before, &[Entity::session(session)]), "the same history again changes nothing");
+        let zone = f.zone.to_bytes().to_vec();
+        sqlx::query(tamper).bind(zone).execute(&mut f.raw().await).await.unwrap();
+        let after = f.fresh().await;
+        assert!(!f.good(before, &[Entity::session(session)]), "{tamper}");
+        assert!(!f.good(before, &[]), "not even what read nothing");
+        assert!(f.good(after, &[Entity::session(session)]), "and life goes on");
+    }
+}
+
+/// "The commit that makes it durable looks for that among the changes since": a record is never younger than the revocation of what it
+/// stands on, and a busy zone does not starve.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_looks_again_at_what_its_decision_read() {
+    for f in each().await {
+        let (session, other) = (f.session().await, f.session().await);
+        let stamp = f.fresh().await;
+        f.end(other).await;
+        let entry = f.mint(stamp, vec![Entity::VIEW, Entity::session(session)]);
+        assert_eq!(f.store.journal().commit(entry).await.unwrap(), Outcome::Durable, "another Session's end starves nobody");
+        f.end(session).await;
+        let entry = f.mint(stamp, vec![Entity::VIEW, Entity::session(session)]);
+        let id = entry.record.as_ref().unwrap().id;
+        assert_eq!(f.store.journal().commit(entry).await.unwrap(), Outcome::Stale);
+        let zone = f.zone;
+        let written =
+            f.store.read(move |tx| Box::pin(async move { caracal_store::path::record(tx, zone, id).await })).await.unwrap();
+        assert!(written.is_none(), "nothing was written");
+    }
+}
+
+/// "The zone's lock is shared by journals, exclusive for the door": two mints do not wait for one another, a door waits for both.
+#[tokio::test(flavor = "multi_thread")]
+async fn journals_share_the_zones_lock_and_the_door_has_it_alone() {
+    let Some(f) = postgres(10).await else { return };
+    let session = f.session().await;
+    let stamp = f.fresh().await;
+    let mut journal = f.raw().await;
+    let mut under_way = journal.begin().await.unwrap();
+    sqlx::query("SELECT pg_advisory_xact_lock_shared($1)").bind(f.lock_key()).execute(&mut *under_way).await.unwrap();
+    let entry = f.mint(stamp, vec![Entity::session(session)]);
+    let second = tokio::time::timeout(Duration::from_secs(5), f.store.journal().commit(entry)).await;
+    assert_eq!(second.expect("a journal waits for no journal").unwrap(), Outcome::Durable);
+    let (store, zone) = (f.store.clone(), f.zone);
+    let door = tokio::spawn(async move { end(&store, zone, session).await });
+    f.somebody_waits().await;
+    assert!(!door.is_finished(), "the door waits for the journal under way");
+    under_way.commit().await.unwrap();
+    door.await.unwrap();
+}
+
+/// ".. taken in a statement before the one that reads": what a door wrote while the journal waited for the lock is seen.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lock_is_taken_before_the_changes_are_read() {
+    let Some(f) = postgres(10).await else { return };
+    let session = f.session().await;
+    let stamp = f.fresh().await;
+    let mut other = f.raw().await;
+    let mut door = other.begin().await.unwrap();
+    sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(f.lock_key()).execute(&mut *door).await.unwrap();
+    let journal = f.store.journal().clone();
+    let entry = f.mint(stamp, vec![Entity::session(session)]);
+    let mint = tokio::spawn(async move { journal.commit(entry).await.unwrap() });
+    f.somebody_waits().await;
+    let zone = f.zone.to_bytes().to_vec();
+    sqlx::query("UPDATE zone_epochs SET epoch = epoch + 1, mark = mark + 1 WHERE zone_id = $1")
+        .bind(&zone)
+        .execute(&mut *door)
+        .await
+        .unwrap();
+    sqlx::query(
+        "INSERT INTO change_log (zone_id, epoch, mark, kind, entity_id, at) SELECT zone_id, epoch, mark, 2, $2, 0 FROM zone_epochs WHERE zone_id = $1",
+    )
+    .bind(&zone)
+    .bind(session.to_bytes().to_vec())
+    .execute(&mut *door)
+    .await
+    .unwrap();
+    door.commit().await.unwrap();
+    assert_eq!(mint.await.unwrap(), Outcome::Stale);
+}
+
+/// "What only extends raises nothing": a mint's own records leave the epoch alone, or every mint would empty the caches.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_adds_raises_nothing() {
+    for f in each().await {
+        let session = f.session().await;
+        let before = f.fresh().await;
+        let entry = f.mint(before, vec![Entity::session(session)]);
+        assert_eq!(f.store.journal().commit(entry).await.unwrap(), Outcome::Durable);
+        assert_eq!(f.fresh().await, before);
+        let other = open(&f.database, 4).await;
+        if f.database.url().is_some() {
+            assert_eq!(other.fence().fresh(f.zone).await.unwrap().stamp.epoch, before.epoch);
+        }
+    }
+}
+
+/// "The fence is a task, not the first caller's future": a caller that hangs up strands nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_hangs_up_strands_nobody() {
+    let Some(f) = postgres(1).await else { return };
+    f.fresh().await;
+    // The only connection is busy, so the fence's query waits.
+    let (go_on, resumed) = oneshot::channel::<()>();
+    let (reached, busy) = oneshot::channel();
+    let store = f.store.clone();
+    let holder = tokio::spawn(async move {
+        store
+            .read::<_, StoreError, _>(move |_| {
+                Box::pin(async move {
+                    reached.send(()).unwrap();
+                    resumed.await.unwrap();
+                    Ok(())
+                })
+            })
+            .await
+    });
+    busy.await.unwrap();
+    let fence = f.store.fence().clone();
+    let zone = f.zone;
+    let first = tokio::spawn({
+        let fence = fence.clone();
+        async move { fence.fresh(zone).await.map(|_| ()) }
+    });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let second = tokio::spawn(async move { fence.fresh(zone).await.map(|_| ()) });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    first.abort();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    go_on.send(()).unwrap();
+    holder.await.unwrap().unwrap();
+    tokio::time::timeout(Duration::from_secs(1), second).await.expect("the other caller is answered").unwrap().unwrap();
+}
+
+/// "A request shares only the answer of a query that had not begun when it arrived", as a Raft read index does.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_arrives_during_a_query_waits_for_the_next() {
+    let Some(f) = postgres(10).await else { return };
+    let before = f.fresh().await;
+    // A query of the fence takes its snapshot and then lasts half a second.
+    for sql in [
+        "ALTER TABLE zone_epochs RENAME TO zone_epochs_real",
+        "CREATE VIEW zone_epochs AS SELECT z.* FROM zone_epochs_real z, (SELECT pg_sleep(0.5)) s",
+    ] {
+        sqlx::query(sql).execute(&mut f.raw().await).await.unwrap();
+    }
+    let fence = f.store.fence().clone();
+    let zone = f.zone;
+    let ask = || {
+        let fence = fence.clone();
+        tokio::spawn(async move { fence.fresh(zone).await.unwrap().stamp.epoch })
+    };
+    let first = ask();
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    sqlx::query("UPDATE zone_epochs_real SET epoch = epoch + 1, mark = mark + 1 WHERE zone_id = $1")
+        .bind(zone.to_bytes().to_vec())
+        .execute(&mut f.raw().await)
+        .await
+        .unwrap();
+    // The change is committed; whoever arrives now must see it.
+    let second = ask();
+    assert_eq!(first.await.unwrap(), before.epoch, "its query had begun before");
+    assert_eq!(second.await.unwrap(), before.epoch + 1);
+}
+
+/// "If the fence cannot be answered in time, the request is denied as unavailable. There is no stale allow, ever."
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fence_without_an_answer_is_a_denial() {
+    let Some(f) = postgres(1).await else { return };
+    f.fresh().await;
+    let (go_on, resumed) = oneshot::channel::<()>();
+    let (reached, busy) = oneshot::channel();
+    let store = f.store.clone();
+    let holder = tokio::spawn(async move {
+        store
+            .read::<_, StoreError, _>(move |_| {
+                Box::pin(async move {
+                    reached.send(()).unwrap();
+                    let _ = resumed.await;
+                    Ok(())
+                })
+            })
+            .await
+    });
+    busy.await.unwrap();
+    assert!(matches!(f.store.fence().fresh(f.zone).await, Err(StoreError::Unavailable(_))));
+    go_on.send(()).unwrap();
+    holder.await.unwrap().unwrap();
+    f.fresh().await;
+}
