@@ -2,11 +2,11 @@
 //! has evidence, the chain verifies, and no mandate of before opens anything after.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests")]
 
+mod support;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::net::TcpListener as Probe;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -21,11 +21,11 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
+use support::{TOKEN, offset, ready, up};
+
 const LEDGER: &str = "resource://ledger";
-const TOKEN: &str = "0123456789abcdef0123456789abcdef0123456789abcdef";
 const CALLS: usize = 1000;
 const WORKERS: usize = 8;
-const PORTS: [u16; 5] = [3000, 4000, 8080, 8081, 9090];
 
 /// An upstream that answers everything and keeps the request id of each call by its path.
 async fn upstream() -> (String, Arc<Mutex<BTreeMap<String, Vec<String>>>>) {
@@ -58,50 +58,6 @@ async fn upstream() -> (String, Arc<Mutex<BTreeMap<String, Vec<String>>>>) {
     (url, seen)
 }
 
-/// An offset at which all five ports are free.
-fn offset() -> u16 {
-    let base = 10_000 + u16::try_from(std::process::id() % 20_000).unwrap();
-    (base..base + 2000)
-        .step_by(7)
-        .find(|offset| PORTS.iter().all(|port| Probe::bind(("127.0.0.1", port + offset)).is_ok()))
-        .unwrap()
-}
-
-fn up(home: &Path, offset: u16) -> Child {
-    let log = fs::File::options().create(true).append(true).open(home.join("log")).unwrap();
-    Command::new(env!("CARGO_BIN_EXE_caracal"))
-        .args(["up", "--data-dir"])
-        .arg(home.join("stack"))
-        .args(["--port-offset", &offset.to_string()])
-        .env("CARACAL_ADMIN_TOKEN", TOKEN)
-        .env("LOG_LEVEL", "warn")
-        .env_remove("DATABASE_URL")
-        .env_remove("REDIS_URL")
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().unwrap())
-        .stderr(log)
-        .spawn()
-        .unwrap()
-}
-
-async fn ready(offset: u16, home: &Path) {
-    for _ in 0..600 {
-        let admin = Admin::new(format!("http://localhost:{}", 3000 + offset), TOKEN.to_owned());
-        let gateway = async {
-            let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", 8081 + offset)).await.ok()?;
-            stream.write_all(b"GET /ready HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.ok()?;
-            let mut text = String::new();
-            stream.read_to_string(&mut text).await.ok()?;
-            text.starts_with("HTTP/1.1 200").then_some(())
-        };
-        if gateway.await.is_some() && admin.call(Method::GET, "/v1/zones", None).await.is_ok() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("never ready: {}", fs::read_to_string(home.join("log")).unwrap_or_default());
-}
-
 /// Every event of a zone.
 async fn evidence(admin: &Admin, zone: &str) -> Vec<Value> {
     let (mut all, mut after) = (Vec::new(), 0);
@@ -131,7 +87,7 @@ async fn a_stack_that_is_killed_forgets_nothing_it_did() {
     let home = home.path();
     let offset = offset();
     let (url, seen) = upstream().await;
-    let mut process = up(home, offset);
+    let mut process = up(home, offset, &[]);
     ready(offset, home).await;
 
     let at = |port: u16| format!("http://localhost:{}", port + offset);
@@ -195,7 +151,7 @@ async fn a_stack_that_is_killed_forgets_nothing_it_did() {
     let sent = std::mem::take(&mut *sent.lock().unwrap());
     assert!(sent.iter().any(|s| s.answered.is_none()), "the kill met calls under way");
 
-    let mut process = up(home, offset);
+    let mut process = up(home, offset, &[]);
     ready(offset, home).await;
     let answered: BTreeSet<String> = sent.iter().filter_map(|s| s.answered.clone()).collect();
     let mut events = Vec::new();
