@@ -92,8 +92,8 @@ pub(crate) fn taken<T>(outcome: Result<T, StoreError>, row: &'static Situation) 
 }
 
 /// Something that could not be sealed.
-pub(crate) fn sealing(error: impl ToString) -> DoorError<No> {
-    No::because(rows::SECRET_BACKEND, error.to_string())
+pub(crate) fn sealing(error: impl std::fmt::Display) -> DoorError<No> {
+    No::because(rows::SECRET_BACKEND, format!("{error}"))
 }
 
 pub(crate) fn store(error: StoreError) -> Problem {

@@ -77,8 +77,8 @@ pub(crate) async fn list(
     let more = entries.len() > limit;
     entries.truncate(limit);
     let next = entries.last().filter(|_| more && !by_seq).map(place);
-    let rows = entries.iter().map(row).collect();
-    Ok(format.answer(rows, next, &format!("audit-{zone}.csv")))
+    let rows: Vec<Value> = entries.iter().map(row).collect();
+    Ok(format.answer(&rows, next, &format!("audit-{zone}.csv")))
 }
 
 pub(crate) async fn by_request(
@@ -235,7 +235,7 @@ impl Format {
         }
     }
 
-    fn answer(self, rows: Vec<Value>, next: Option<String>, file: &str) -> Response {
+    fn answer(self, rows: &[Value], next: Option<String>, file: &str) -> Response {
         match self {
             Self::Json(None) => Json(json!({"items": rows, "next_cursor": next})).into_response(),
             Self::Json(Some(fields)) => {
@@ -244,7 +244,7 @@ impl Format {
             }
             Self::Csv(fields) => {
                 let mut text = fields.join(",") + "\r\n";
-                for row in &rows {
+                for row in rows {
                     let projected = project(row, &fields);
                     let cells: Vec<String> = fields.iter().map(|name| cell(&projected[name])).collect();
                     let _ = write!(text, "{}\r\n", cells.join(","));

@@ -105,11 +105,7 @@ pub(crate) async fn get(
 }
 
 /// The documents of a manifest in order, each validated; or why not.
-fn contract(
-    zone: ZoneId,
-    wanted: &[PolicyVersionId],
-    found: Vec<(ZoneId, PolicyVersion)>,
-) -> Result<Vec<(String, String)>, String> {
+fn contract(zone: ZoneId, wanted: &[PolicyVersionId], found: &[(ZoneId, PolicyVersion)]) -> Result<Vec<(String, String)>, String> {
     let mut documents = Vec::with_capacity(wanted.len());
     for id in wanted {
         let Some((owner, version)) = found.iter().find(|(_, v)| v.id == *id) else {
@@ -169,7 +165,7 @@ pub(crate) async fn add_version(
     let ids = ids.ok_or_else(|| bad("manifest references missing policy versions".to_owned()))?;
     let wanted = ids.clone();
     let found = api.store.read(move |tx| Box::pin(async move { PolicyVersion::by_ids(tx, &wanted).await })).await.map_err(store)?;
-    let documents = contract(zone, &ids, found).map_err(bad)?;
+    let documents = contract(zone, &ids, &found).map_err(bad)?;
     let warnings = compiled(documents).await?;
     let sha = manifest_sha256(texts);
     let version = api
@@ -258,7 +254,8 @@ pub(crate) async fn activate(
         .map_err(store)?;
     let (found, texts) = read.ok_or_else(|| Problem::new(rows::VERSION_NOT_FOUND))?;
     // What becomes active has been parsed, folded and compiled before: checked again here, because the binary may be newer.
-    let documents = contract(zone, &found.manifest, texts).map_err(|text| Problem::because(rows::INVALID_POLICY_CONTRACT, text))?;
+    let documents =
+        contract(zone, &found.manifest, &texts).map_err(|text| Problem::because(rows::INVALID_POLICY_CONTRACT, text))?;
     compiled(documents).await?;
     api.change(Some(zone), move |door| {
         Box::pin(async move {

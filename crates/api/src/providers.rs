@@ -76,12 +76,11 @@ pub(crate) async fn create(
     let row = api
         .change(Some(zone), move |door| {
             Box::pin(async move {
-                let identifier = match given {
-                    Some(given) => given,
-                    None => {
-                        let base = format!("provider://{}", slug(name.as_deref().unwrap_or_default(), "provider"));
-                        free(&base, &Provider::identifiers_like(door.tx(), zone, &base).await?)
-                    }
+                let identifier = if let Some(given) = given {
+                    given
+                } else {
+                    let base = format!("provider://{}", slug(name.as_deref().unwrap_or_default(), "provider"));
+                    free(&base, &Provider::identifiers_like(door.tx(), zone, &base).await?)
                 };
                 let mut secret_keys: Vec<String> = secrets.keys().cloned().collect();
                 secret_keys.sort_unstable();

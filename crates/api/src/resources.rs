@@ -1,4 +1,5 @@
 //! Resources (`api.md` 13).
+#![allow(clippy::option_option, reason = "absent, null and a value are three things in a PATCH")]
 
 use std::sync::Arc;
 
@@ -112,8 +113,8 @@ fn operations(given: Vec<Operation>, declared: &[String]) -> Result<Vec<Operatio
     Ok(kept)
 }
 
-fn enforcement(text: Option<String>) -> Result<&'static str, Fault> {
-    match text.as_deref() {
+fn enforcement(text: Option<&str>) -> Result<&'static str, Fault> {
+    match text {
         None | Some("enforced") => Ok("enforced"),
         Some("transport_uniform") => Ok("transport_uniform"),
         Some(_) => Err(bad("operation_enforcement must be enforced or transport_uniform")),
@@ -148,7 +149,7 @@ pub(crate) async fn create(
         return Err(problem(bad("name or identifier is required")));
     }
     let provider = provider_id(input.credential_provider_id.flatten()).map_err(problem)?;
-    let enforcement = enforcement(input.operation_enforcement).map_err(problem)?;
+    let enforcement = enforcement(input.operation_enforcement.as_deref()).map_err(problem)?;
     let operations = operations(input.operations.unwrap_or_default(), &scopes);
     let id: ResourceId = api.world.mint();
     let row = api
@@ -160,12 +161,11 @@ pub(crate) async fn create(
                     return Err(No::of(rows::UPSTREAM_URL_REQUIRED));
                 }
                 let operations = operations.map_err(refused)?;
-                let identifier = match given {
-                    Some(given) => given,
-                    None => {
-                        let base = format!("resource://{}", slug(name.as_deref().unwrap_or_default(), "resource"));
-                        free(&base, &Resource::identifiers_like(door.tx(), zone, &base).await?)
-                    }
+                let identifier = if let Some(given) = given {
+                    given
+                } else {
+                    let base = format!("resource://{}", slug(name.as_deref().unwrap_or_default(), "resource"));
+                    free(&base, &Resource::identifiers_like(door.tx(), zone, &base).await?)
                 };
                 let new = NewResource {
                     id,
@@ -263,7 +263,7 @@ pub(crate) async fn patch(
             }
             row.operations = operations(input.operations.unwrap_or(row.operations), &row.scopes).map_err(refused)?;
             if input.operation_enforcement.is_some() {
-                enforcement(input.operation_enforcement).map_err(refused)?.clone_into(&mut row.operation_enforcement);
+                enforcement(input.operation_enforcement.as_deref()).map_err(refused)?.clone_into(&mut row.operation_enforcement);
             }
             let updated = taken(Resource::update(door, &row, &admin.actor).await, rows::RESOURCE_IDENTIFIER_CONFLICT)?;
             let row = updated.ok_or_else(|| No::of(rows::RESOURCE_NOT_FOUND))?;

@@ -46,7 +46,9 @@ pub(crate) fn free(base: &str, used: &[String]) -> String {
     if !used.iter().any(|u| u == base) {
         return base.to_owned();
     }
-    (2..).map(|n| format!("{base}-{n}")).find(|candidate| !used.contains(candidate)).unwrap_or_else(|| base.to_owned())
+    // One more number than names in use: one of them is free.
+    let numbers = 2..=used.len() + 2;
+    numbers.map(|n| format!("{base}-{n}")).find(|candidate| !used.contains(candidate)).unwrap_or_else(|| base.to_owned())
 }
 
 pub(crate) async fn create(
@@ -72,12 +74,11 @@ pub(crate) async fn create(
     let zone = api
         .change(None, move |door| {
             Box::pin(async move {
-                let slug = match given {
-                    Some(slug) => slug,
-                    None => {
-                        let base = slug(&name, "zone");
-                        free(&base, &Zone::slugs_like(door.tx(), &base).await?)
-                    }
+                let slug = if let Some(slug) = given {
+                    slug
+                } else {
+                    let base = slug(&name, "zone");
+                    free(&base, &Zone::slugs_like(door.tx(), &base).await?)
                 };
                 let new = NewZone { id, name, slug, dcr_enabled: input.dcr_enabled, by: admin.actor.clone() };
                 let zone = taken(Zone::insert(door, new).await, rows::ZONE_SLUG_CONFLICT)?;

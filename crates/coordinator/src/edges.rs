@@ -99,7 +99,7 @@ async fn listed(coordinator: &Coordinator, caller: &Caller, query: &Query, which
     if bare {
         return Ok(Json(Value::Array(items)));
     }
-    Ok(Json(page(items, asked.limit, found.last().map(|e| e.id.to_string()))))
+    Ok(Json(page(&items, asked.limit, found.last().map(|e| e.id.to_string()))))
 }
 
 /// How a receiver finds out that an offer stands.

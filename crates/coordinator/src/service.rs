@@ -119,7 +119,7 @@ impl Query {
 }
 
 /// A page: `next_cursor` is the last id when the page is full.
-pub(crate) fn page(items: Vec<Value>, limit: usize, last: Option<String>) -> Value {
+pub(crate) fn page(items: &[Value], limit: usize, last: Option<String>) -> Value {
     let next = last.filter(|_| items.len() == limit);
     json!({"items": items, "next_cursor": next})
 }

@@ -110,7 +110,7 @@ async fn sessions_page(coordinator: &Coordinator, caller: &Caller, query: &Query
         .map_err(store)?;
     let last = found.last().map(|row| row.session.id.to_string());
     let items: Vec<Value> = found.iter().map(|row| shown(zone, row)).collect();
-    Ok(Json(page(items, asked.limit, last)))
+    Ok(Json(page(&items, asked.limit, last)))
 }
 
 #[derive(Default, Deserialize)]

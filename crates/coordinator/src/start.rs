@@ -199,7 +199,7 @@ impl Coordinator {
             }
         }
         let application = Application::get(door.tx(), zone, start.application).await?;
-        if !application.is_some_and(|a| a.expires_at.is_none_or(|end| end > now)) {
+        if application.is_none_or(|a| a.expires_at.is_some_and(|end| end <= now)) {
             return Err(no(rows::APPLICATION_NOT_FOUND));
         }
         let record = path::record(door.tx(), zone, start.record).await?;

@@ -62,13 +62,16 @@ enum Backend {
     Postgres(PgPool),
 }
 
+/// A request that waits for an answer.
+type Ask = oneshot::Sender<Result<Fresh, StoreError>>;
+
 struct Zone {
     id: ZoneId,
     known: Mutex<Known>,
     /// SQLite: the number of doors between raise and settlement; a request that meets one waits for it.
     unsettled: watch::Sender<u64>,
     /// PostgreSQL: requests that wait for the next query.
-    asks: Mutex<Option<mpsc::UnboundedSender<oneshot::Sender<Result<Fresh, StoreError>>>>>,
+    asks: Mutex<Option<mpsc::UnboundedSender<Ask>>>,
     lives: AtomicU64,
 }
 
@@ -200,7 +203,7 @@ fn gone() -> StoreError {
     StoreError::Unavailable("the fence has stopped".to_owned())
 }
 
-async fn serve(zone: Arc<Zone>, pool: PgPool, mut waiting: mpsc::UnboundedReceiver<oneshot::Sender<Result<Fresh, StoreError>>>) {
+async fn serve(zone: Arc<Zone>, pool: PgPool, mut waiting: mpsc::UnboundedReceiver<Ask>) {
     while let Some(first) = waiting.recv().await {
         let mut all = vec![first];
         while let Ok(more) = waiting.try_recv() {

@@ -340,7 +340,7 @@ async fn ending_a_session_ends_what_hangs_on_it_and_says_so_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_has_one_holder_and_a_generation() {
     for f in fixtures().await {
-        let life = Duration::from_secs(60);
+        let life = Duration::from_mins(1);
         let first = f.store.lease("dispatch", "a".into(), life).await.unwrap().unwrap();
         assert_eq!(f.store.lease("dispatch", "a".into(), life).await.unwrap(), Some(first), "renewed");
         assert_eq!(f.store.lease("dispatch", "b".into(), life).await.unwrap(), None);

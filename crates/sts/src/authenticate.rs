@@ -57,7 +57,7 @@ pub(crate) struct Gatekeeper {
 
 /// Failures of one address or application in a window.
 const FAILURES: u32 = 60;
-const WINDOW: Duration = Duration::from_secs(60);
+const WINDOW: Duration = Duration::from_mins(1);
 
 impl Gatekeeper {
     pub(crate) fn new(views: Arc<Views>, store: Store, custody: Custody, world: World, derivations: usize) -> Self {
@@ -97,15 +97,15 @@ impl Gatekeeper {
             Some(zone) => self.views.fresh(zone).await.map_err(plain)?,
             None => None,
         };
-        if let (Some((view, fresh)), Some(id)) = (seen, id) {
-            if let Some(application) = view.application(id).filter(|a| is_live(a, fresh.now)) {
-                let verifier = application.verifier.clone();
-                return if self.verify(verifier.as_ref(), &presented).await {
-                    Ok(Authenticated { view, fresh, application: id })
-                } else {
-                    Err(self.fail(request, address, Some(view.zone)))
-                };
-            }
+        if let (Some((view, fresh)), Some(id)) = (seen, id)
+            && let Some(application) = view.application(id).filter(|a| is_live(a, fresh.now))
+        {
+            let verifier = application.verifier.clone();
+            return if self.verify(verifier.as_ref(), &presented).await {
+                Ok(Authenticated { view, fresh, application: id })
+            } else {
+                Err(self.fail(request, address, Some(view.zone)))
+            };
         }
         // Not in that zone. Only whoever holds the secret learns where it is; everybody pays the same.
         let own = match id {
@@ -156,9 +156,10 @@ impl Gatekeeper {
         // The queue frees the place of whoever hangs up: the permit is waited for by the caller's own future.
         let Ok(_permit) = self.derivations.acquire().await else { return false };
         let (verifier, secret, hash) = (verifier.cloned(), presented.clone(), self.custody.verifier_key().clone());
-        let right = tokio::task::spawn_blocking(move || match verifier {
-            Some(verifier) => verifier.matches(&hash, &secret),
-            None => {
+        let right = tokio::task::spawn_blocking(move || {
+            if let Some(verifier) = verifier {
+                verifier.matches(&hash, &secret)
+            } else {
                 dummy(&secret);
                 false
             }

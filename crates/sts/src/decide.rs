@@ -160,7 +160,7 @@ impl Loop<'_> {
                 return Err(Box::new(refusals::credential(written, why.clone())));
             }
         };
-        let (decision, gates) = self.evaluate(written, resource.row.id.to_string(), identifier, &resource.row.scopes)?;
+        let (decision, gates) = self.evaluate(written, &resource.row.id.to_string(), identifier, &resource.row.scopes)?;
         Ok(match decision {
             Decision::Allow { .. } => Some((Granted { identifier: identifier.clone(), directive }, gates)),
             Decision::Deny(denial) => {
@@ -189,14 +189,8 @@ impl Loop<'_> {
         Ok(None)
     }
 
-    fn evaluate(
-        &mut self,
-        written: &str,
-        id: String,
-        identifier: &str,
-        scopes: &[String],
-    ) -> Result<(Decision, bool), Box<Refusal>> {
-        let input = self.input(&id, identifier, scopes);
+    fn evaluate(&mut self, written: &str, id: &str, identifier: &str, scopes: &[String]) -> Result<(Decision, bool), Box<Refusal>> {
+        let input = self.input(id, identifier, scopes);
         let (active, outcome) = match &self.on.who.view.policy {
             Policy::Active(active) => (Some(active), active.program.decide(&input)),
             Policy::None => (None, Ok(no_active_policy_set())),

@@ -57,10 +57,11 @@ impl Evidence {
             "subject_token_invalid" | "gateway_required" => "subject_token_invalid",
             "subject_federation_rejected" => "subject_federation_rejected",
             "approval_invalid" => "approval_invalid",
-            "authority_record_not_usable" | "session_not_usable" | "delegation_not_usable" | "delegation_scope_exceeded" => {
-                "reference_invalid"
-            }
-            "ttl_exceeds_delegation" => "reference_invalid",
+            "authority_record_not_usable"
+            | "session_not_usable"
+            | "delegation_not_usable"
+            | "delegation_scope_exceeded"
+            | "ttl_exceeds_delegation" => "reference_invalid",
             "delegation_budget_exhausted" => "delegation_budget_exhausted",
             _ => "request_invalid",
         };

@@ -58,7 +58,7 @@ impl Sts {
         let views = Arc::new(Views::new(store.clone(), custody.clone()));
         let gate = Gatekeeper::new(Arc::clone(&views), store.clone(), custody, world.clone(), config.verify_concurrency);
         let evidence = Evidence::new(world.clone(), store.audit_key(), numbers.clone());
-        let mints = Windows::new(Duration::from_secs(60), config.mint_rate);
+        let mints = Windows::new(Duration::from_mins(1), config.mint_rate);
         let known = Known::new(store.clone());
         Self { inner: Arc::new(Inner { config, store, world, views, known, gate, evidence, verified, mints, numbers, metrics }) }
     }

@@ -8,6 +8,7 @@
 //!
 //! What must never happen: a mandate without evidence, a decision on a view older than the request, a refusal that tells a caller
 //! of what it may not know, an identity taken from a parameter.
+#![allow(clippy::result_large_err, reason = "a refusal is built once a request, to be told")]
 
 mod authenticate;
 mod config;

@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn a_window_fills_and_opens_again() {
-        let windows = Windows::new(Duration::from_secs(60), 2);
+        let windows = Windows::new(Duration::from_mins(1), 2);
         let at = Duration::from_secs;
         assert_eq!(windows.count(&"a", at(0)), Room::Free);
         assert_eq!(windows.look(&"a", at(1)), Room::Free);

@@ -132,9 +132,8 @@ impl Mint<'_> {
         let now = resolved.who.fresh.now;
         let refused = |refusal: Refusal| NotMinted::Refused(Box::new(refusal), Vec::new());
         let Some(subject) = resolved.subject.clone() else { return Err(refused(refusals::token("gateway"))) };
-        let ends = match resolved.path.as_ref().map(caracal_core::delegation::Path::ends_at).transpose() {
-            Ok(ends) => ends,
-            Err(_) => return Err(refused(refusals::edge())),
+        let Ok(ends) = resolved.path.as_ref().map(caracal_core::delegation::Path::ends_at).transpose() else {
+            return Err(refused(refusals::edge()));
         };
         let lease = resolved.path.as_ref().and_then(caracal_core::delegation::Path::lease_ends_at);
         let bounds = [ends, lease].into_iter().flatten().map(|t| t.secs_since(now));

@@ -151,24 +151,24 @@ pub(crate) fn too_long() -> Refusal {
     )
 }
 
-pub(crate) fn unavailable(detail: impl ToString) -> Refusal {
+pub(crate) fn unavailable(detail: impl std::fmt::Display) -> Refusal {
     let text = "temporarily unavailable";
     Refusal::new(sts::UNAVAILABLE, "unavailable", "platform.unavailable", Ask::Wait, text)
         .retry_after(1)
-        .for_operators(Operator { detail: Some(detail.to_string()), ..Operator::default() })
+        .for_operators(Operator { detail: Some(format!("{detail}")), ..Operator::default() })
 }
 
-pub(crate) fn policy_failed(detail: impl ToString) -> Refusal {
+pub(crate) fn policy_failed(detail: impl std::fmt::Display) -> Refusal {
     let text = "policy evaluation unavailable";
     Refusal::new(sts::POLICY_FAILED, "unavailable", "platform.unavailable", Ask::Wait, text)
         .retry_after(1)
-        .for_operators(Operator { detail: Some(detail.to_string()), ..Operator::default() })
+        .for_operators(Operator { detail: Some(format!("{detail}")), ..Operator::default() })
 }
 
-pub(crate) fn internal(detail: impl ToString) -> Refusal {
+pub(crate) fn internal(detail: impl std::fmt::Display) -> Refusal {
     Refusal::new(sts::INTERNAL, "unavailable", "platform.unavailable", Ask::Wait, "internal error")
         .retry_after(1)
-        .for_operators(Operator { detail: Some(detail.to_string()), ..Operator::default() })
+        .for_operators(Operator { detail: Some(format!("{detail}")), ..Operator::default() })
 }
 
 /// The answer of the decision contract.

@@ -89,13 +89,12 @@ pub(crate) async fn direct(who: Authenticated, request: &TokenRequest, known: &K
     }
     let references = known.get(who.view.zone, asked).await?;
     let outcome = check_direct(&who, &references, asked);
-    match outcome {
-        Ok((session, path)) => Ok(Resolved { who, references, path, session, asked, subject: None }),
-        Err(_) => {
-            let references = known.again(who.view.zone, asked).await?;
-            let (session, path) = check_direct(&who, &references, asked)?;
-            Ok(Resolved { who, references, path, session, asked, subject: None })
-        }
+    if let Ok((session, path)) = outcome {
+        Ok(Resolved { who, references, path, session, asked, subject: None })
+    } else {
+        let references = known.again(who.view.zone, asked).await?;
+        let (session, path) = check_direct(&who, &references, asked)?;
+        Ok(Resolved { who, references, path, session, asked, subject: None })
     }
 }
 
@@ -136,13 +135,12 @@ pub(crate) async fn presented(
     let asked = Asked { record: Some(claims.sid), session: claims.session, edge: claims.edge() };
     let references = known.get(who.view.zone, asked).await?;
     let outcome = check_presented(&who, &references, asked, claims);
-    match outcome {
-        Ok((session, path)) => Ok(Resolved { who, references, path, session, asked, subject: Some(mandate) }),
-        Err(_) => {
-            let references = known.again(who.view.zone, asked).await?;
-            let (session, path) = check_presented(&who, &references, asked, claims)?;
-            Ok(Resolved { who, references, path, session, asked, subject: Some(mandate) })
-        }
+    if let Ok((session, path)) = outcome {
+        Ok(Resolved { who, references, path, session, asked, subject: Some(mandate) })
+    } else {
+        let references = known.again(who.view.zone, asked).await?;
+        let (session, path) = check_presented(&who, &references, asked, claims)?;
+        Ok(Resolved { who, references, path, session, asked, subject: Some(mandate) })
     }
 }
 

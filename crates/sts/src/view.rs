@@ -38,6 +38,7 @@ pub(crate) struct Resource {
 }
 
 /// What the Gateway would be told.
+#[allow(clippy::large_enum_variant, reason = "nearly every resource has a directive")]
 pub(crate) enum Upstream {
     /// This.
     Ready(Directive),
@@ -191,7 +192,7 @@ fn build(rows: ZoneRows, before: Option<&ZoneView>, custody: &Custody) -> ZoneVi
         };
         by_id.insert(row.id, row.identifier.clone());
         let declared = row.scopes.iter().map(String::as_str).collect();
-        resources.insert(row.identifier.clone(), Resource { declared, upstream, row });
+        resources.insert(row.identifier.clone(), Resource { row, declared, upstream });
     }
     let applications = rows
         .applications

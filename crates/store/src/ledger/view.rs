@@ -253,6 +253,7 @@ mod tests {
 
     use super::*;
 
+    #[allow(clippy::needless_pass_by_value, reason = "so that a test reads well")]
     fn entry(decision: &str, metadata: Value) -> Entry {
         Entry {
             seq: 1,
