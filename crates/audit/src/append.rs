@@ -14,8 +14,20 @@ use caracal_tlog::leaf::{EntrySecret, Place, leaf_bytes};
 use caracal_tlog::tree::{Frontier, leaf_hash};
 use serde_json::Value;
 
-use crate::judge::{Accepted, dead};
-use crate::metrics::Numbers;
+use crate::judge::{Accepted, Judge, dead};
+
+/// What a batch was made of; counted once it is committed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    /// Entries.
+    pub inserted: u64,
+    /// Copies of known events.
+    pub duplicates: u64,
+    /// Known ids with other content.
+    pub tampered: u64,
+    /// Dead letters.
+    pub dead: u64,
+}
 
 /// Makes entries of a batch, after this head.
 #[allow(clippy::implicit_hasher, reason = "the store gives this map")]
@@ -24,9 +36,9 @@ pub fn entries(
     head: &Head,
     known: &HashMap<EventId, Known>,
     now: Time,
-    key: Option<&MacKey>,
+    judge: &Judge,
     world: &World,
-    numbers: &Numbers,
+    counts: &mut Counts,
 ) -> Result<Appending, String> {
     let mut frontier = Frontier::from_bytes(&head.frontier).map_err(|e| e.to_string())?;
     if frontier.size() + 1 != head.next_seq {
@@ -35,7 +47,7 @@ pub fn entries(
     let dedupe_key = MacKey::from_bytes(&head.dedupe_key);
     // Ingestion never goes back, whatever the clock does.
     let ingested_at = now.max(head.last_ingested);
-    let key_id = key.map(key_id);
+    let key = judge.keys.first();
     let mut previous = head.last_content;
     let mut seen: HashMap<EventId, Vec<u8>> = known.iter().map(|(id, k)| (*id, k.dedupe.clone())).collect();
     let mut appending = Appending::default();
@@ -44,9 +56,9 @@ pub fn entries(
         let dedupe = dedupe_key.tag(&[&event.identity()])[..16].to_vec();
         if let Some(before) = seen.get(&event.id) {
             if *before == dedupe {
-                numbers.duplicates.inc();
+                counts.duplicates += 1;
             } else {
-                numbers.tamper_replay.inc();
+                counts.tampered += 1;
                 appending.alerts.push(mismatch(event, before, &dedupe));
                 appending.dead.push(dead(&accepted.message, "tamper_on_replay"));
             }
@@ -84,7 +96,7 @@ pub fn entries(
             content: hash,
             previous,
             chain_hmac,
-            chain_key_id: key_id.clone(),
+            chain_key_id: judge.key_id.clone().filter(|_| key.is_some()),
             dedupe: dedupe.clone(),
             producer_sig: accepted.message.sig.clone(),
             data_hash,
@@ -93,12 +105,9 @@ pub fn entries(
         previous = Some(hash);
     }
     appending.frontier = frontier.to_bytes();
+    counts.inserted = appending.entries.len() as u64;
+    counts.dead = appending.dead.len() as u64;
     Ok(appending)
-}
-
-/// The name of a chain key, which tells nothing about it.
-fn key_id(key: &MacKey) -> String {
-    hex(&key.tag(&[b"caracal.audit.chain-key/1"])[..4])
 }
 
 fn meta(event: &Event, key: &str) -> Option<String> {

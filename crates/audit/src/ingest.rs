@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use caracal_core::id::OutboxId;
@@ -15,16 +16,38 @@ use caracal_store::outbox::Which;
 use caracal_store::{Store, StoreError};
 use caracal_tlog::tree::Frontier;
 
-use crate::append::{entries, refused};
+use crate::append::{Counts, entries, refused};
 use crate::judge::{Accepted, Judge, Message};
 use crate::metrics::Numbers;
 
+/// Failed signatures in a row after which the key must be wrong.
+const FORGED_MAX: u32 = 100;
 /// How long a quiet emitter is not looked at.
 const IDLE: Duration = Duration::from_millis(250);
 /// First pause after the database failed.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// Longest such pause.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// How ingestion fares, for readiness.
+#[derive(Debug, Default)]
+pub struct Health {
+    failing: AtomicBool,
+    key_mismatch: AtomicBool,
+    forged: AtomicU32,
+}
+
+impl Health {
+    /// Whether the last pass failed.
+    pub fn failing(&self) -> bool {
+        self.failing.load(Ordering::Relaxed)
+    }
+
+    /// Whether so many signatures failed in a row that the key must be wrong; ends with the process.
+    pub fn key_mismatch(&self) -> bool {
+        self.key_mismatch.load(Ordering::Relaxed)
+    }
+}
 
 /// Takes evidence in.
 #[derive(Clone)]
@@ -35,6 +58,7 @@ pub struct Ingestor {
     origin: Arc<str>,
     batch: usize,
     numbers: Numbers,
+    health: Arc<Health>,
 }
 
 impl std::fmt::Debug for Ingestor {
@@ -46,11 +70,20 @@ impl std::fmt::Debug for Ingestor {
 impl Ingestor {
     /// An ingestor. `origin` is the first part of the names of new logs.
     pub fn new(store: Store, world: World, judge: Judge, origin: &str, batch: usize, numbers: Numbers) -> Self {
-        Self { store, world, judge: Arc::new(judge), origin: origin.into(), batch, numbers }
+        Self { store, world, judge: Arc::new(judge), origin: origin.into(), batch, numbers, health: Arc::default() }
+    }
+
+    /// How ingestion fares.
+    pub fn health(&self) -> &Health {
+        &self.health
     }
 
     /// Takes in what waits now; how many messages were let go.
     pub async fn pass(&self) -> Result<usize, StoreError> {
+        // With another key than the emitters' every event would go aside: an operator must look first.
+        if self.health.key_mismatch() {
+            return Ok(0);
+        }
         Ok(self.spool().await? + self.outbox().await?)
     }
 
@@ -62,6 +95,7 @@ impl Ingestor {
             match self.pass().await {
                 Ok(taken) => {
                     pause = PAUSE_MIN;
+                    self.health.failing.store(false, Ordering::Relaxed);
                     if taken > 0 {
                         continue;
                     }
@@ -76,6 +110,7 @@ impl Ingestor {
                 }
                 Err(error) => {
                     self.numbers.retries.inc();
+                    self.health.failing.store(true, Ordering::Relaxed);
                     tracing::warn!(error = %error, "evidence cannot be taken in at the moment");
                     if !stop.sleep(pause).await {
                         return;
@@ -100,9 +135,9 @@ impl Ingestor {
         let seqs: Vec<i64> = waiting.iter().map(|s| s.seq).collect();
         let messages =
             waiting.into_iter().map(|s| Message { source: format!("spool:{}", s.seq), data: Some(s.data), sig: s.sig }).collect();
-        self.take(messages).await?;
-        self.store.release_spool(seqs.clone()).await?;
-        Ok(seqs.len())
+        let taken = self.take(messages).await?;
+        self.store.release_spool(seqs[..taken].to_vec()).await?;
+        Ok(taken)
     }
 
     async fn outbox(&self) -> Result<usize, StoreError> {
@@ -120,33 +155,47 @@ impl Ingestor {
                 Message { source: w.id.to_string(), data, sig }
             })
             .collect();
-        self.take(messages).await?;
-        self.store.outbox_published(ids.clone()).await?;
-        Ok(ids.len())
+        let taken = self.take(messages).await?;
+        self.store.outbox_published(ids[..taken].to_vec()).await?;
+        Ok(taken)
     }
 
-    /// Commits messages, as entries or as dead letters. An error means that some are not, and that all may come again.
-    async fn take(&self, messages: Vec<Message>) -> Result<(), StoreError> {
+    /// Commits messages, as entries or as dead letters; how many of them. An error means that some are not, and that all may come again.
+    async fn take(&self, messages: Vec<Message>) -> Result<usize, StoreError> {
         let now = self.store.now().await?;
         let mut zones: BTreeMap<String, Vec<Accepted>> = BTreeMap::new();
-        let mut dead = Vec::new();
+        let (mut dead, mut taken) = (Vec::new(), 0);
         for message in messages {
+            taken += 1;
             match self.judge.judge(message, now) {
-                Ok(accepted) => zones.entry(accepted.event.zone_id.clone()).or_default().push(accepted),
-                Err(letter) => dead.push(letter),
+                Ok(accepted) => {
+                    self.health.forged.store(0, Ordering::Relaxed);
+                    zones.entry(accepted.event.zone_id.clone()).or_default().push(accepted);
+                }
+                Err(letter) => {
+                    let forged = letter.reason == "hmac_verify_failed";
+                    dead.push(letter);
+                    if forged && self.health.forged.fetch_add(1, Ordering::Relaxed) + 1 >= FORGED_MAX {
+                        tracing::error!("no signature fits: AUDIT_HMAC_KEY is not the emitters' key; nothing more is taken in");
+                        self.health.key_mismatch.store(true, Ordering::Relaxed);
+                        break;
+                    }
+                }
             }
         }
-        self.bury(dead).await?;
         for (zone, batch) in zones {
             self.append(zone, batch).await?;
         }
-        Ok(())
+        // Last, so that a batch that is tried again leaves no letter behind.
+        self.bury(dead).await?;
+        Ok(taken)
     }
 
     async fn append(&self, zone: String, batch: Vec<Accepted>) -> Result<(), StoreError> {
         match self.append_once(&zone, batch.clone()).await {
             Ok(()) => Ok(()),
-            Err(error @ StoreError::Unavailable(_)) => Err(error),
+            // An outage, or a head that is not what it should be, holds everything back; only a refused event goes aside.
+            Err(error @ (StoreError::Unavailable(_) | StoreError::Inconsistent { .. })) => Err(error),
             Err(error) if batch.len() == 1 => {
                 tracing::error!(zone, error = %error, "an event cannot be appended");
                 self.bury(batch.iter().map(|one| refused(one, &error.to_string())).collect()).await
@@ -168,16 +217,21 @@ impl Ingestor {
             dedupe_key: self.world.random(),
         };
         let candidates = batch.iter().map(|a| a.event.id).collect();
-        let (world, numbers, judge) = (self.world.clone(), self.numbers.clone(), self.judge.clone());
-        let counted = self.numbers.clone();
+        let (world, judge) = (self.world.clone(), self.judge.clone());
+        let counts: Arc<Mutex<Counts>> = Arc::default();
+        let counting = counts.clone();
         let make = move |head: &_, known: &_, now| {
-            let appending = entries(&batch, head, known, now, judge.keys.first(), &world, &numbers)?;
-            numbers.dlq.inc_by(appending.dead.len() as u64);
-            numbers.inserts.inc_by(appending.entries.len() as u64);
-            numbers.log_entries.add(i64::try_from(appending.entries.len()).unwrap_or(0));
-            Ok(appending)
+            let mut counts = counting.lock().unwrap_or_else(PoisonError::into_inner);
+            entries(&batch, head, known, now, &judge, &world, &mut counts)
         };
-        self.store.ledger_append(zone.to_owned(), first, candidates, make).await.inspect_err(|_| counted.retries.inc()).map(|_| ())
+        self.store.ledger_append(zone.to_owned(), first, candidates, make).await?;
+        let counts = *counts.lock().unwrap_or_else(PoisonError::into_inner);
+        self.numbers.inserts.inc_by(counts.inserted);
+        self.numbers.duplicates.inc_by(counts.duplicates);
+        self.numbers.tamper_replay.inc_by(counts.tampered);
+        self.numbers.dlq.inc_by(counts.dead);
+        self.numbers.log_entries.add(i64::try_from(counts.inserted).unwrap_or(0));
+        Ok(())
     }
 
     async fn bury(&self, dead: Vec<DeadLetter>) -> Result<(), StoreError> {
@@ -192,7 +246,9 @@ impl Ingestor {
             }
             tracing::warn!(source = letter.source, reason = letter.reason, "a message was put aside");
         }
-        self.numbers.dlq.inc_by(dead.len() as u64);
-        self.store.ledger_dead_letters(dead).await
+        let count = dead.len() as u64;
+        self.store.ledger_dead_letters(dead).await?;
+        self.numbers.dlq.inc_by(count);
+        Ok(())
     }
 }

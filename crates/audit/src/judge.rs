@@ -37,6 +37,8 @@ pub struct Accepted {
 pub struct Judge {
     /// Keys that may have signed; none: nothing is verified.
     pub keys: Vec<MacKey>,
+    /// The name of the first key, as entries carry it.
+    pub key_id: Option<String>,
     /// Oldest event accepted.
     pub retention: Duration,
 }
@@ -77,7 +79,7 @@ mod tests {
     fn what_is_put_aside_and_why() {
         let key = MacKey::from_bytes(&[7; 32]);
         let now = Time::from_secs(1_790_000_000);
-        let judge = Judge { keys: vec![key.clone()], retention: Duration::from_hours(365 * 24) };
+        let judge = Judge { keys: vec![key.clone()], key_id: None, retention: Duration::from_hours(365 * 24) };
         let event = |at: &str| format!(r#"{{"id":"0195f2aa-7c31-7d4e-a01b-3f6c2d9e8b10","zone_id":"z","occurred_at":"{at}"}}"#);
         let signed = |data: &str| audit_signature(&key, data.as_bytes());
         let reason = |data: Option<&str>, sig: String| {

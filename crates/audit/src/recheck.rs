@@ -39,9 +39,19 @@ pub async fn recheck(store: &Store, zone: &str, keys: &[MacKey]) -> Result<Optio
             if entry.seq >= head.next_seq {
                 break 'pages;
             }
-            let (event, _) = Event::read(entry.event.to_string().as_bytes())
-                .map_err(|e| StoreError::inconsistent("ledger_entries", "body", e.to_string()))?;
             entries += 1;
+            let Ok(event) = Event::stored(&entry.event) else {
+                check.found("leaf_not_canonical", entry.seq);
+                continue;
+            };
+            // A column that differs from the event would hide the entry from whoever searches by it.
+            let says = [&event.event_type, &event.decision, &event.evaluation_status, &event.request_id];
+            if says.into_iter().zip(&entry.found_by).any(|(said, found)| said != found)
+                || event.occurred_at != entry.occurred_at
+                || event.id != entry.event_id
+            {
+                check.found("field_changed", entry.seq);
+            }
             check.entry(&Stored {
                 seq: entry.seq,
                 ingested_at: entry.ingested_at,
@@ -56,5 +66,5 @@ pub async fn recheck(store: &Store, zone: &str, keys: &[MacKey]) -> Result<Optio
             break;
         }
     }
-    Ok(Some(Recheck { entries, root: frontier.root(), findings: check.finish(&frontier) }))
+    Ok(Some(Recheck { entries, root: frontier.root(), findings: check.finish(&frontier, head.last_content) }))
 }

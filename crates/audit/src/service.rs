@@ -9,9 +9,11 @@ use axum::routing::get;
 use axum::{Json, Router};
 use caracal_core::error::Service;
 use caracal_core::error::audit as rows;
+use caracal_core::message::Stream;
 use caracal_host::jobs::Stop;
 use caracal_host::{Metrics, Supervisor, World};
 use caracal_store::Store;
+use caracal_store::outbox::Which;
 use caracal_web::bearer::Gate;
 use caracal_web::probes::{self, MetricsGate, Unready};
 use caracal_web::{Face, Problem, shell};
@@ -19,13 +21,15 @@ use http::HeaderValue;
 use http::header::WWW_AUTHENTICATE;
 
 use crate::config::Config;
-use crate::ingest::Ingestor;
+use crate::ingest::{Health, Ingestor};
 use crate::judge::Judge;
 use crate::metrics::Numbers;
 use crate::search::{Search, answer};
 
 const FACE: Face =
     Face { service: Service::Audit, not_found: rows::NOT_FOUND, method: rows::METHOD, internal: rows::INTERNAL, challenge: None };
+/// Most rows of the outbox that are counted one by one.
+const OUTBOX_COUNTED: usize = 10_000;
 /// How often lag and dead letters are counted.
 const POLL: Duration = Duration::from_secs(5);
 
@@ -64,7 +68,8 @@ impl Audit {
     /// Puts Audit together.
     pub fn new(parts: Parts) -> Self {
         let numbers = Numbers::new(parts.metrics);
-        let judge = Judge { keys: parts.config.keys.clone(), retention: parts.config.retention };
+        let judge =
+            Judge { keys: parts.config.keys.clone(), key_id: parts.config.key_id.clone(), retention: parts.config.retention };
         let origin = parts.config.origin.clone().unwrap_or(parts.origin);
         let ingestor = Ingestor::new(parts.store.clone(), parts.world.clone(), judge, &origin, parts.config.batch, numbers.clone());
         let inner = Inner { config: parts.config, world: parts.world, store: parts.store, numbers, stop: parts.stop };
@@ -81,13 +86,13 @@ impl Audit {
 pub fn service(audit: &Audit) -> Router {
     let inner = audit.inner.clone();
     let gate = MetricsGate::new(inner.config.common.metrics_bearer.clone(), inner.config.common.mode);
-    let ready = inner.clone();
+    let ready = (inner.clone(), audit.ingestor.clone());
     let router = Router::new()
         .route("/api/audit/search", get(search))
         .with_state(inner.clone())
         .merge(probes::routes(Service::Audit, Unready::because("postgres_unreachable"), move || {
-            let inner = ready.clone();
-            async move { inner.ready().await }
+            let (inner, ingestor) = ready.clone();
+            async move { inner.ready(ingestor.health()).await }
         }))
         .merge(probes::metrics_routes(Service::Audit, gate, inner.numbers.registry.clone(), Some(probes::flat_json), || async {}));
     shell(FACE, inner.world.clone(), router)
@@ -106,15 +111,23 @@ pub fn jobs(audit: &Audit, supervisor: &Supervisor) {
 
 impl Inner {
     async fn count(&self) -> Result<(), caracal_store::StoreError> {
-        let (lag, dead) = (self.store.spool_depth().await?, self.store.ledger_dead_count().await?);
+        let topic = Which::Only(Stream::AuditEvents.name());
+        let outbox = self.store.outbox_waiting_of(topic, OUTBOX_COUNTED).await?.len() as u64;
+        let (lag, dead) = (self.store.spool_depth().await? + outbox, self.store.ledger_dead_count().await?);
         self.numbers.consumer_lag.set(i64::try_from(lag).unwrap_or(i64::MAX));
         self.numbers.dlq_size.set(i64::try_from(dead).unwrap_or(i64::MAX));
         Ok(())
     }
 
-    async fn ready(&self) -> Result<(), Unready> {
+    async fn ready(&self, health: &Health) -> Result<(), Unready> {
         if self.stop.asked() {
             return Err(Unready::Draining);
+        }
+        if health.key_mismatch() {
+            return Err(Unready::because("audit_key_mismatch"));
+        }
+        if health.failing() {
+            return Err(Unready::because("consumer_unhealthy"));
         }
         if let Err(error) = self.store.ping().await {
             tracing::warn!(error = %error, "not ready");

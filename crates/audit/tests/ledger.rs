@@ -42,7 +42,7 @@ impl Fixture {
                 StoreConfig { database_url: database.url().map(ToOwned::to_owned), dir: database.dir().to_owned(), connections: 8 };
             let store = Store::open(&config, world.clone(), Some(MacKey::from_bytes(&KEY))).await.unwrap();
             let numbers = Numbers::new(Metrics::new("audit"));
-            let judge = Judge { keys: vec![MacKey::from_bytes(&KEY)], retention: Duration::from_hours(24) };
+            let judge = Judge { keys: vec![MacKey::from_bytes(&KEY)], key_id: None, retention: Duration::from_hours(24) };
             let ingestor = Ingestor::new(store.clone(), world.clone(), judge, "test.local/log", 1000, numbers.clone());
             all.push(Self { store, world, ingestor, numbers, _database: database });
         }
@@ -139,6 +139,46 @@ async fn two_ingestors_make_one_ledger() {
         let ids: std::collections::HashSet<_> = entries.iter().map(|e| e.event_id).collect();
         assert_eq!(ids.len(), 60);
         assert!(f.clean().await);
+    }
+}
+
+/// Acceptance row 13: with another key than the emitters' nothing more is taken in; the rest waits for whoever looks.
+#[tokio::test]
+async fn a_wrong_key_stops_after_a_hundred() {
+    for f in Fixture::each().await {
+        f.spool(&f.event("good", Verdict::Allow), None).await;
+        for i in 0..150 {
+            f.spool(&f.event(&format!("r-{i}"), Verdict::Allow), Some("ab".repeat(32))).await;
+        }
+        f.ingestor.pass().await.unwrap();
+        assert!(f.ingestor.health().key_mismatch());
+        assert_eq!(f.ingestor.pass().await.unwrap(), 0);
+        assert_eq!((f.all().await.len(), f.store.ledger_dead_count().await.unwrap()), (1, 100));
+        assert_eq!(f.store.spooled(1000).await.unwrap().len(), 50);
+    }
+}
+
+/// What is rebuilt from its stored text is what was committed to, whatever numbers and cuts it holds.
+#[tokio::test]
+async fn odd_events_recheck_clean() {
+    for f in Fixture::each().await {
+        let mut event = f.event(&format!("{} x", "r".repeat(255)), Verdict::Allow);
+        event = event
+            .with("double", 0.014_700_000_000_000_001)
+            .with("large", 9_007_199_254_740_993_u64)
+            .with("deep", serde_json::json!({"a": [1e300, null]}));
+        f.spool(&event, None).await;
+        let mut oversize = f.event("big", Verdict::Allow).with("blob", "y".repeat(60_000));
+        oversize.evaluation_status = "complete";
+        f.spool(&oversize, None).await;
+        f.ingestor.pass().await.unwrap();
+        assert_eq!(
+            (f.all().await.len(), f.store.ledger_dead_count().await.unwrap()),
+            (2, 1),
+            "the original of what was too large is kept"
+        );
+        let recheck = recheck(&f.store, ZONE, &[MacKey::from_bytes(&KEY)]).await.unwrap().unwrap();
+        assert!(recheck.findings.is_empty(), "{:?}", recheck.findings);
     }
 }
 

@@ -95,7 +95,7 @@ async fn after_a_revocation_was_answered_nothing_is_minted_anywhere() {
     let mut lifecycle = agents[0].bootstrap(&[LEDGER]).await.unwrap();
     while tally.tried.load(Ordering::SeqCst) < EXCHANGES {
         round += 1;
-        if round % 50 == 0 {
+        if round.is_multiple_of(50) {
             lifecycle = agents[0].bootstrap(&[LEDGER]).await.unwrap();
         }
         // What is revoked through one process is minted on both.
@@ -125,7 +125,7 @@ async fn after_a_revocation_was_answered_nothing_is_minted_anywhere() {
             })
             .collect();
         tokio::time::sleep(Duration::from_millis((round as u64 * 13) % 90)).await;
-        if round % 2 == 0 {
+        if round.is_multiple_of(2) {
             near.revoke(&lifecycle, &edge.id).await.unwrap();
         } else {
             far.end(&lifecycle, &clerk.id).await.unwrap();

@@ -62,10 +62,10 @@ impl<'k> Recheck<'k> {
             find("entry_missing");
         }
         if entry.event.zone_id != self.zone {
-            find("entry_moved");
+            find("zone_mismatch");
         }
         if self.last_ingested.is_some_and(|last| entry.ingested_at < last) {
-            find("time_went_back");
+            find("time_order");
         }
         let place = Place { origin: &self.origin, seq: entry.seq, ingested_at: entry.ingested_at };
         let leaf = leaf_bytes(&entry.event, place, &entry.secret);
@@ -74,19 +74,27 @@ impl<'k> Recheck<'k> {
             find("leaf_changed");
         }
         if entry.previous != self.previous {
-            find("chain_broken");
+            find("chain_link_broken");
         }
         let fits = |hmac: &Hash, key: &MacKey| constant_time_eq(hmac, &link(key, &entry.content, entry.previous.as_ref()));
         if !self.keys.is_empty() && !entry.hmac.is_some_and(|hmac| self.keys.iter().any(|key| fits(&hmac, key))) {
-            find("chain_hmac_invalid");
+            find("chain_hmac_mismatch");
         }
         self.previous = Some(entry.content);
         self.last_ingested = Some(entry.ingested_at);
         self.frontier.append(leaf_hash(&leaf));
     }
 
-    /// Ends at the head as stored: its size and root.
-    pub fn finish(mut self, head: &Frontier) -> Vec<Finding> {
+    /// Notes what the caller found about an entry.
+    pub fn found(&mut self, code: &'static str, seq: u64) {
+        self.findings.push(Finding { code, seq });
+    }
+
+    /// Ends at the head as stored: its size, root and last content hash.
+    pub fn finish(mut self, head: &Frontier, last: Option<Hash>) -> Vec<Finding> {
+        if self.frontier.size() == head.size() && last != self.previous {
+            self.findings.push(Finding { code: "chain_content_mismatch", seq: head.size() });
+        }
         if self.frontier.size() != head.size() {
             self.findings.push(Finding { code: "entry_missing", seq: self.frontier.size() + 1 });
         } else if self.frontier.root() != head.root() {
@@ -126,7 +134,7 @@ mod tests {
         for entry in entries {
             recheck.entry(entry);
         }
-        recheck.finish(head).into_iter().map(|f| f.code).collect()
+        recheck.finish(head, entries.last().map(|e| e.content)).into_iter().map(|f| f.code).collect()
     }
 
     #[test]
@@ -141,11 +149,11 @@ mod tests {
         };
         assert_eq!(attack(&|e| e[1].event.decision = "deny".into()), ["leaf_changed", "root_mismatch"]);
         assert_eq!(attack(&|e| e[1].event.metadata = None), ["leaf_changed", "root_mismatch"]);
-        assert_eq!(attack(&|e| e[1].hmac = None), ["chain_hmac_invalid"]);
+        assert_eq!(attack(&|e| e[1].hmac = None), ["chain_hmac_mismatch"]);
         assert!(attack(&|e| drop(e.remove(1))).contains(&"entry_missing"));
         assert_eq!(attack(&|e| drop(e.pop())), ["entry_missing"]);
-        assert!(attack(&|e| e[2].event.zone_id = "z".into()).contains(&"entry_moved"));
-        assert!(codes(&entries, &head, &MacKey::from_bytes(&[8; 32])).contains(&"chain_hmac_invalid"));
+        assert!(attack(&|e| e[2].event.zone_id = "z".into()).contains(&"zone_mismatch"));
+        assert!(codes(&entries, &head, &MacKey::from_bytes(&[8; 32])).contains(&"chain_hmac_mismatch"));
         // A rewrite of one entry with the key in hand, links and all, is left to the tree.
         let rewritten = attack(&|e| {
             e[2].event.decision = "deny".into();

@@ -140,9 +140,14 @@ pub struct Appending {
     pub dead: Vec<DeadLetter>,
 }
 
-/// Dead letters and alerts have ids of the moment.
-fn new_id(world: &caracal_host::World) -> Vec<u8> {
-    caracal_core::id::v7_bytes(world.now(), world.random()).to_vec()
+/// Dead letters and alerts are named by what they say, so that a batch that comes again says nothing twice.
+fn name_of(parts: &[&str]) -> Vec<u8> {
+    let mut text = Vec::new();
+    for part in parts {
+        text.extend_from_slice(&(part.len() as u64).to_be_bytes());
+        text.extend_from_slice(part.as_bytes());
+    }
+    caracal_core::digest::sha256(&[&text])[..16].to_vec()
 }
 
 impl Store {
@@ -153,23 +158,22 @@ impl Store {
         F: FnOnce(&Head, &HashMap<EventId, Known>, Time) -> Result<Appending, String> + Send + 'static,
     {
         let now = self.now().await?;
-        let world = self.world().clone();
         self.ledger_write(move |tx| {
             Box::pin(async move {
                 let head = head(tx, &zone, first, now).await?;
                 let known = known(tx, &zone, &candidates).await?;
-                let appending = make(&head, &known, now).map_err(StoreError::Refused)?;
+                let appending = make(&head, &known, now).map_err(|why| StoreError::inconsistent("ledger_heads", "frontier", why))?;
                 for (entry, seq) in appending.entries.iter().zip(head.next_seq..) {
                     if entry.seq != seq {
                         return Err(StoreError::inconsistent("ledger_entries", "seq", "an entry does not follow the head"));
                     }
                     insert(tx, &zone, entry).await?;
                 }
-                letters(tx, &world, &appending.dead, now).await?;
+                letters(tx, &appending.dead, now).await?;
                 for alert in &appending.alerts {
-                    let sql = "INSERT INTO ledger_alerts (id, zone, event_id, kind, detail, observed_at) VALUES ($1, $2, $3, $4, $5, $6)";
+                    let sql = "INSERT INTO ledger_alerts (id, zone, event_id, kind, detail, observed_at) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
                     let args = vec![
-                        new_id(&world).into(),
+                        name_of(&[&alert.zone, &alert.event_id.to_string(), alert.kind, &alert.detail]).into(),
                         (&alert.zone).into(),
                         Value::id(alert.event_id),
                         alert.kind.into(),
@@ -202,8 +206,7 @@ impl Store {
     /// Keeps messages that cannot become entries, when no batch carries them.
     pub async fn ledger_dead_letters(&self, dead: Vec<DeadLetter>) -> Result<(), StoreError> {
         let now = self.now().await?;
-        let world = self.world().clone();
-        self.ledger_write(move |tx| Box::pin(async move { letters(tx, &world, &dead, now).await })).await
+        self.ledger_write(move |tx| Box::pin(async move { letters(tx, &dead, now).await })).await
     }
 }
 
@@ -279,10 +282,10 @@ async fn insert(tx: &mut Tx<'_>, zone: &str, e: &NewEntry) -> Result<(), StoreEr
     tx.execute(sql, args).await.map(|_| ())
 }
 
-async fn letters(tx: &mut Tx<'_>, world: &caracal_host::World, dead: &[DeadLetter], now: Time) -> Result<(), StoreError> {
+async fn letters(tx: &mut Tx<'_>, dead: &[DeadLetter], now: Time) -> Result<(), StoreError> {
     for letter in dead {
-        let sql = "INSERT INTO ledger_dead_letters (id, source, reason, data, sig, received_at) VALUES ($1, $2, $3, $4, $5, $6)";
-        let id = new_id(world);
+        let sql = "INSERT INTO ledger_dead_letters (id, source, reason, data, sig, received_at) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
+        let id = name_of(&[&letter.source, &letter.reason]);
         let data = without_nul(&letter.data);
         tx.execute(
             sql,

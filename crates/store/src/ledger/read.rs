@@ -32,6 +32,8 @@ pub struct Entry {
     pub previous: Option<[u8; 32]>,
     /// The HMAC.
     pub chain_hmac: Option<[u8; 32]>,
+    /// The columns it is found by: type, decision, status, request id.
+    pub found_by: [String; 4],
 }
 
 /// In which order entries come.
@@ -87,7 +89,8 @@ pub struct Filter {
     pub order: Order,
 }
 
-const COLUMNS: &str = "seq, event_id, occurred_at, ingested_at, body, secret, content, previous, chain_hmac";
+const COLUMNS: &str = "seq, event_id, occurred_at, ingested_at, body, secret, content, previous, chain_hmac, event_type, decision, \
+                       evaluation_status, request_id";
 
 impl Store {
     /// A zone's head; `None` before its first event.
@@ -212,5 +215,6 @@ fn of_row(row: &Row) -> Result<Entry, StoreError> {
         content: fixed(row.bytes(6)?, "content")?,
         previous: row.opt_bytes(7)?.map(|b| fixed(b, "previous")).transpose()?,
         chain_hmac: row.opt_bytes(8)?.map(|b| fixed(b, "chain_hmac")).transpose()?,
+        found_by: [row.text(9)?, row.text(10)?, row.text(11)?, row.text(12)?],
     })
 }

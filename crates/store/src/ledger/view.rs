@@ -266,6 +266,7 @@ mod tests {
             content: [0; 32],
             previous: None,
             chain_hmac: None,
+            found_by: Default::default(),
         }
     }
 
