@@ -59,6 +59,12 @@ impl RedisBus {
         redis::cmd("PING").query_async::<()>(&mut self.connection.clone()).await.map_err(BusError::from)
     }
 
+    /// Which run of which server this is: another one may have lost what the last one took.
+    pub async fn run_id(&self) -> Result<String, BusError> {
+        let info: redis::InfoDict = redis::cmd("INFO").arg("server").query_async(&mut self.connection.clone()).await?;
+        info.get("run_id").ok_or_else(|| BusError::Away("it does not say its run id".to_owned()))
+    }
+
     /// Adds messages in one round trip, in order.
     pub async fn add_all(&self, messages: &[Published]) -> Result<(), BusError> {
         let mut pipe = redis::pipe();

@@ -1,0 +1,394 @@
+//! The spool as append-only segments, for emitters that share no database with Audit (`streams.md` 12).
+//!
+//! An event is answered for when it is on the disk: one thread writes, and one sync serves all that arrived while the last one ran.
+//! A segment goes only when Audit has committed all of it; what the stream took and Audit has not is sent again when it must be.
+
+mod deliver;
+mod file;
+mod record;
+
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use caracal_host::World;
+use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
+
+pub use deliver::Delivery;
+use file::Segment;
+pub use record::{MAX_FRAME, Record};
+
+/// Why an event is not in the spool. The decision it belongs to is denied.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SpoolError {
+    /// The bound is reached: Audit has to commit something first.
+    #[error("the evidence spool is full (AUDIT_SPOOL_MAX_BYTES)")]
+    Full,
+    /// Empty or too long for an event, or a signature that is no hex.
+    #[error("this is no event the spool can hold")]
+    Unfit,
+    /// The disk refuses.
+    #[error("the evidence spool cannot be written or read: {0}")]
+    Disk(String),
+    /// The spool is closed.
+    #[error("the evidence spool is closed")]
+    Closed,
+}
+
+impl From<io::Error> for SpoolError {
+    fn from(error: io::Error) -> Self {
+        Self::Disk(error.to_string())
+    }
+}
+
+/// The end of a record in its segment: what was delivered or committed reaches up to here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// The segment.
+    pub segment: Uuid,
+    /// Its byte behind the record.
+    pub end: u64,
+}
+
+/// Where it is and how much it may hold.
+#[derive(Clone, Debug)]
+pub struct SpoolConfig {
+    /// `AUDIT_REPLAY_DIR`.
+    pub dir: PathBuf,
+    /// `AUDIT_SPOOL_MAX_BYTES`: of the segments this process holds.
+    pub max_bytes: u64,
+}
+
+/// What touches the disk when events are written; a test puts a full or failing one here.
+pub trait Disk: Send + 'static {
+    /// Writes all bytes at a place.
+    fn write(&mut self, file: &std::fs::File, bytes: &[u8], at: u64) -> io::Result<()> {
+        file.write_all_at(bytes, at)
+    }
+
+    /// Makes what was written durable.
+    fn sync(&mut self, file: &std::fs::File) -> io::Result<()> {
+        file.sync_data()
+    }
+}
+
+/// The real one.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RealDisk;
+
+impl Disk for RealDisk {}
+
+/// How full the spool is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Depth {
+    /// Segments held.
+    pub segments: usize,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Bytes that the stream has not taken.
+    pub undelivered: u64,
+}
+
+const SEGMENT_BYTES: u64 = 16 << 20;
+const GROUP: usize = 4096;
+const READ_BYTES: u64 = 2 << 20;
+
+struct Waiting {
+    /// `None` only tries the disk.
+    record: Option<Record>,
+    answer: oneshot::Sender<Result<(), SpoolError>>,
+}
+
+#[derive(Default)]
+struct State {
+    segments: Vec<Segment>,
+    failing: bool,
+}
+
+impl State {
+    fn bytes(&self) -> u64 {
+        self.segments.iter().map(|s| s.len).sum()
+    }
+}
+
+struct Shared {
+    config: SpoolConfig,
+    world: World,
+    state: Mutex<State>,
+}
+
+/// The spool of a process. Cheap to clone.
+#[derive(Clone)]
+pub struct Spool {
+    shared: Arc<Shared>,
+    queue: mpsc::Sender<Waiting>,
+    writer: Arc<Mutex<Option<std::thread::JoinHandle<()>>>>,
+}
+
+impl std::fmt::Debug for Spool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Spool").field("dir", &self.shared.config.dir).finish_non_exhaustive()
+    }
+}
+
+impl Spool {
+    /// Opens the directory and takes over what processes that are gone have left. Reads whole segments: call it before serving.
+    pub fn open(config: SpoolConfig, world: World) -> Result<Self, SpoolError> {
+        Self::open_on(config, world, RealDisk)
+    }
+
+    /// As [`Spool::open`], on another disk.
+    pub fn open_on(config: SpoolConfig, world: World, disk: impl Disk) -> Result<Self, SpoolError> {
+        file::directory(&config.dir)?;
+        let segments = file::take_over(&config.dir, &[])?;
+        let shared = Arc::new(Shared { config, world, state: Mutex::new(State { segments, failing: false }) });
+        shared.let_go()?;
+        let (queue, arrivals) = mpsc::channel(GROUP);
+        let writing = shared.clone();
+        let writer = std::thread::Builder::new().name("spool".to_owned()).spawn(move || run(&writing, arrivals, disk))?;
+        Ok(Self { shared, queue, writer: Arc::new(Mutex::new(Some(writer))) })
+    }
+
+    /// Tries the disk after it refused, without an event: who serves nothing while unhealthy would otherwise stay so.
+    pub async fn probe(&self) -> Result<(), SpoolError> {
+        self.hand_in(None).await
+    }
+
+    /// Keeps an event; returns when it is durable. A caller that hangs up changes nothing: it is kept or not, whole.
+    pub async fn append(&self, record: Record) -> Result<(), SpoolError> {
+        self.hand_in(Some(record)).await
+    }
+
+    async fn hand_in(&self, record: Option<Record>) -> Result<(), SpoolError> {
+        let (answer, wait) = oneshot::channel();
+        self.queue.send(Waiting { record, answer }).await.map_err(|_| SpoolError::Closed)?;
+        wait.await.map_err(|_| SpoolError::Closed)?
+    }
+
+    /// Whether the next event would probably be kept: for `/ready` (`audit_replay_unavailable`).
+    pub fn healthy(&self) -> bool {
+        let state = self.shared.lock();
+        let writing = self.writer.lock().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(|t| !t.is_finished());
+        writing && !state.failing && state.bytes() < self.shared.config.max_bytes
+    }
+
+    /// How full it is.
+    pub fn depth(&self) -> Depth {
+        let state = self.shared.lock();
+        let undelivered = state.segments.iter().map(|s| s.len - s.delivered).sum();
+        Depth { segments: state.segments.len(), bytes: state.bytes(), undelivered }
+    }
+
+    /// The oldest events that the stream has not taken. Blocks on the disk.
+    pub fn undelivered(&self, most: usize) -> Result<Vec<(Place, Record)>, SpoolError> {
+        // Files are shared, so that no lock is held while the disk is read.
+        let parts: Vec<_> = {
+            let state = self.shared.lock();
+            state.segments.iter().filter(|s| s.delivered < s.len).map(|s| (s.id, s.file.clone(), s.delivered, s.len)).collect()
+        };
+        let mut found = Vec::new();
+        for (segment, file, mut at, len) in parts {
+            while at < len && found.len() < most {
+                let take = (len - at).min(READ_BYTES);
+                let mut bytes = vec![0; usize::try_from(take).map_err(|_| SpoolError::Unfit)?];
+                file.read_exact_at(&mut bytes, at)?;
+                let mut read = 0;
+                while let Some((record, next)) = (found.len() < most).then(|| Record::decode(&bytes, read)).flatten() {
+                    found.push((Place { segment, end: at + next as u64 }, record));
+                    read = next;
+                }
+                if read == 0 {
+                    return Err(SpoolError::Disk(format!("segment {segment} is damaged at byte {at}; a restart puts it right")));
+                }
+                at += read as u64;
+            }
+        }
+        Ok(found)
+    }
+
+    /// The stream has confirmed everything of these segments up to these places.
+    pub fn delivered(&self, places: &[Place]) -> Result<(), SpoolError> {
+        self.shared.advance(places, false)
+    }
+
+    /// Audit has committed everything of these segments up to these places. A segment that is done goes.
+    pub fn committed(&self, places: &[Place]) -> Result<(), SpoolError> {
+        self.shared.advance(places, true)?;
+        self.shared.let_go()
+    }
+
+    /// The stream has lost its memory: what Audit has not committed is undelivered again.
+    pub fn send_again(&self) -> Result<(), SpoolError> {
+        let mut state = self.shared.lock();
+        for segment in state.segments.iter_mut().filter(|s| s.delivered > s.committed) {
+            segment.delivered = segment.committed;
+            file::write_progress(&self.shared.config.dir, segment.id, segment.delivered, segment.committed)?;
+        }
+        Ok(())
+    }
+
+    /// Takes over segments of neighbours that have stopped since; says how many.
+    pub fn take_over(&self) -> Result<usize, SpoolError> {
+        // Held during the search: nobody else in this process may open a file whose lock it holds.
+        let mut state = self.shared.lock();
+        let held: Vec<Uuid> = state.segments.iter().map(|s| s.id).collect();
+        let found = file::take_over(&self.shared.config.dir, &held)?;
+        let count = found.len();
+        state.segments.splice(0..0, found);
+        drop(state);
+        self.shared.let_go()?;
+        Ok(count)
+    }
+
+    /// Waits until everything that was handed in is written, then lets go of the directory.
+    pub async fn close(self) {
+        let Self { queue, writer, shared } = self;
+        drop(queue);
+        let thread = writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+        drop(shared);
+    }
+}
+
+fn run(shared: &Shared, mut arrivals: mpsc::Receiver<Waiting>, mut disk: impl Disk) {
+    while let Some(first) = arrivals.blocking_recv() {
+        let mut group = vec![first];
+        while group.len() < GROUP
+            && let Ok(next) = arrivals.try_recv()
+        {
+            group.push(next);
+        }
+        shared.write(group, &mut disk);
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn dir(&self) -> &Path {
+        &self.config.dir
+    }
+
+    /// Writes a group with one sync and answers everybody in it.
+    fn write(&self, group: Vec<Waiting>, disk: &mut impl Disk) {
+        let mut bytes = Vec::new();
+        let mut kept = Vec::new();
+        let total = self.make_room(&group);
+        for Waiting { record, answer } in group {
+            let Some(record) = record else {
+                let _ = answer.send(self.trial(disk));
+                continue;
+            };
+            let outcome = if total + (bytes.len() + record.size()) as u64 > self.config.max_bytes {
+                Err(SpoolError::Full)
+            } else {
+                record.encode(&mut bytes)
+            };
+            match outcome {
+                Ok(()) => kept.push(answer),
+                Err(error) => drop(answer.send(Err(error))),
+            }
+        }
+        if kept.is_empty() {
+            return;
+        }
+        let outcome = self.append(&bytes, disk);
+        self.lock().failing = outcome.is_err();
+        if let Err(error) = &outcome {
+            tracing::error!(%error, "the evidence spool cannot be written: decisions are denied");
+        }
+        for answer in kept {
+            let _ = answer.send(outcome.clone());
+        }
+    }
+
+    /// How much is held, after a segment that is done but still open was let go for want of room.
+    fn make_room(&self, group: &[Waiting]) -> u64 {
+        let coming: u64 = group.iter().filter_map(|w| w.record.as_ref()).map(|record| record.size() as u64).sum();
+        let mut state = self.lock();
+        let total = state.bytes();
+        if total + coming <= self.config.max_bytes {
+            return total;
+        }
+        for segment in state.segments.iter_mut().filter(|s| s.len > 0 && s.committed == s.len) {
+            segment.sealed = true;
+        }
+        drop(state);
+        if let Err(error) = self.let_go() {
+            tracing::warn!(%error, "a spool segment could not be removed");
+        }
+        self.lock().bytes()
+    }
+
+    fn trial(&self, disk: &mut impl Disk) -> Result<(), SpoolError> {
+        let outcome = file::trial(self.dir(), |file| disk.write(file, &[0x20; 4096], 0).and_then(|()| disk.sync(file)));
+        self.lock().failing = outcome.is_err();
+        outcome.map_err(SpoolError::from)
+    }
+
+    fn append(&self, bytes: &[u8], disk: &mut impl Disk) -> Result<(), SpoolError> {
+        let (id, file, at) = self.open_segment()?;
+        let outcome = disk.write(&file, bytes, at).and_then(|()| disk.sync(&file));
+        let mut state = self.lock();
+        let Some(segment) = state.segments.iter_mut().find(|s| s.id == id) else { return Err(SpoolError::Closed) };
+        if outcome.is_ok() {
+            segment.len += bytes.len() as u64;
+            segment.sealed = segment.len >= SEGMENT_BYTES;
+        } else {
+            // After a failed sync nobody knows what is on the disk: nothing is ever written behind it.
+            segment.sealed = true;
+            let _ = file.set_len(at);
+            if segment.len == 0 {
+                state.segments.retain(|s| s.id != id);
+                let _ = file::remove(self.dir(), id);
+            }
+        }
+        outcome.map_err(SpoolError::from)
+    }
+
+    fn open_segment(&self) -> Result<(Uuid, Arc<std::fs::File>, u64), SpoolError> {
+        let mut state = self.lock();
+        if state.segments.last().is_none_or(|s| s.sealed) {
+            let id = uuid::Builder::from_random_bytes(self.world.random()).into_uuid();
+            state.segments.push(file::create(self.dir(), id)?);
+        }
+        state.segments.last().map(|s| (s.id, s.file.clone(), s.len)).ok_or(SpoolError::Closed)
+    }
+
+    fn advance(&self, places: &[Place], committed: bool) -> Result<(), SpoolError> {
+        let mut state = self.lock();
+        let mut touched: Vec<Uuid> = Vec::new();
+        for place in places {
+            let Some(segment) = state.segments.iter_mut().find(|s| s.id == place.segment) else { continue };
+            let end = place.end.min(segment.len);
+            segment.delivered = segment.delivered.max(end);
+            if committed {
+                segment.committed = segment.committed.max(end);
+            }
+            if !touched.contains(&segment.id) {
+                touched.push(segment.id);
+            }
+        }
+        for segment in state.segments.iter().filter(|s| touched.contains(&s.id)) {
+            file::write_progress(self.dir(), segment.id, segment.delivered, segment.committed)?;
+        }
+        Ok(())
+    }
+
+    /// Removes what is sealed and committed to its end.
+    fn let_go(&self) -> Result<(), SpoolError> {
+        let mut state = self.lock();
+        let done: Vec<Uuid> = state.segments.iter().filter(|s| s.sealed && s.committed == s.len).map(|s| s.id).collect();
+        for id in done {
+            file::remove(self.dir(), id)?;
+            state.segments.retain(|s| s.id != id);
+        }
+        Ok(())
+    }
+}
