@@ -32,6 +32,10 @@ struct Running {
 async fn answer(request: Request<Inbound>) -> Result<Response<Full<Bytes>>, Infallible> {
     assert!(request.extensions().get::<Peer>().is_some());
     let path = request.uri().path().to_owned();
+    if path == "/no" {
+        // Refused by its head alone.
+        return Ok(Response::builder().status(401).body(Full::new(Bytes::from("no"))).unwrap());
+    }
     let text = match request.into_body().collect().await {
         Ok(body) => body.to_bytes().len().to_string(),
         Err(_) => "late".to_owned(),
@@ -172,6 +176,28 @@ async fn what_outlives_the_grace_is_cut_and_counted() {
     running.stop.ask();
     assert_eq!(running.ended.await.unwrap(), Drained::Cut(1));
     assert_eq!(rest(&mut stream).await.0, "");
+}
+
+#[tokio::test]
+async fn a_refusal_before_the_body_keeps_the_connection_or_says_that_it_ends() {
+    let running = start(SHORT, Duration::ZERO);
+    let mut stream = TcpStream::connect(running.address).await.unwrap();
+    let mut buffer = [0; 4096];
+    for _ in 0..3 {
+        stream.write_all(b"POST /no HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        stream.write_all(b"hello").await.unwrap();
+        let n = stream.read(&mut buffer).await.unwrap();
+        let text = String::from_utf8_lossy(&buffer[..n]).to_ascii_lowercase();
+        assert!(text.starts_with("http/1.1 401") && !text.contains("connection: close"), "{text}");
+    }
+    // A body that does not come, and one that waits to be asked for.
+    for more in ["Content-Length: 5\r\n", "Content-Length: 5\r\nExpect: 100-continue\r\n"] {
+        let mut stream = TcpStream::connect(running.address).await.unwrap();
+        stream.write_all(format!("POST /no HTTP/1.1\r\nHost: a\r\n{more}\r\n").as_bytes()).await.unwrap();
+        let (text, _) = rest(&mut stream).await;
+        assert!(text.to_ascii_lowercase().contains("connection: close"), "{text}");
+    }
 }
 
 #[tokio::test]

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use caracal_host::jobs::Stop;
-use http::{Request, Response};
+use http::header::{CONNECTION, EXPECT};
+use http::{HeaderValue, Request, Response, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -19,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 use tower::Service;
 
-use super::inbound::Inbound;
+use super::inbound::{Inbound, drain};
 use super::io::Watched;
 use super::{HEAD_SLACK_BYTES, Limits, STREAMS_MAX};
 use crate::peer::Peer;
@@ -223,6 +224,7 @@ impl<S, B> hyper::service::Service<Request<Incoming>> for Handler<S>
 where
     S: Service<Request<Inbound>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
+    B: Send + 'static,
 {
     type Response = Response<Outbound<B>>;
     type Error = Infallible;
@@ -231,16 +233,31 @@ where
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let serving = Serving::begin(&self.state);
         let until = serving.since + self.read;
-        let mut request = request.map(|body| Inbound::new(body, until));
+        let waits = request.headers().contains_key(EXPECT);
+        let closes = request.version() < Version::HTTP_2;
+        let mut unread = None;
+        let mut request = request.map(|body| {
+            let (body, back) = Inbound::new(body, until);
+            unread = back;
+            body
+        });
         request.extensions_mut().insert(self.peer);
         let mut service = self.service.clone();
         Box::pin(async move {
             // Services of this house are always ready; a router says so by its type, others keep their bounds inside.
             let _ = std::future::poll_fn(|cx| service.poll_ready(cx)).await;
-            let response = match service.call(request).await {
+            let mut response = match service.call(request).await {
                 Ok(response) => response,
                 Err(never) => match never {},
             };
+            // A refusal that did not want the body: read its rest, or say that the connection ends, so that no client writes its next
+            // request into a connection that is closing. Who waits for a 100 has sent nothing.
+            if let Some(body) = unread.and_then(|mut back| back.try_recv().ok())
+                && closes
+                && (waits || !drain(body).await)
+            {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
             Ok(response.map(|body| Outbound { body, serving }))
         })
     }
