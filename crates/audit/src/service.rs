@@ -30,6 +30,8 @@ const FACE: Face =
     Face { service: Service::Audit, not_found: rows::NOT_FOUND, method: rows::METHOD, internal: rows::INTERNAL, challenge: None };
 /// Most rows of the outbox that are counted one by one.
 const OUTBOX_COUNTED: usize = 10_000;
+/// How long a search may take.
+const SEARCH: Duration = Duration::from_secs(10);
 /// How often lag and dead letters are counted.
 const POLL: Duration = Duration::from_secs(5);
 
@@ -161,6 +163,10 @@ async fn search(State(inner): State<Arc<Inner>>, request: Request) -> Result<Res
     let asked = Search::read(request.uri().query(), inner.world.now())?;
     let failed = |error: caracal_store::StoreError| Problem::because(rows::UNAVAILABLE, "the ledger cannot be read").cause(error);
     let size = inner.store.ledger_head(asked.zone.clone()).await.map_err(failed)?.map_or(0, |head| head.next_seq - 1);
-    let entries = inner.store.ledger_entries(asked.zone, asked.filter, asked.limit).await.map_err(failed)?;
+    let reading = inner.store.ledger_entries(asked.zone, asked.filter, asked.limit);
+    let entries = tokio::time::timeout(SEARCH, reading)
+        .await
+        .map_err(|_| Problem::because(rows::SEARCH_TIMEOUT, "the search took too long; narrow its window"))?
+        .map_err(failed)?;
     Ok(Json(answer(&entries, size)).into_response())
 }

@@ -11,6 +11,8 @@ crate::error::situations! { Audit;
     METHOD = "method_not_allowed" 405 Never Caller;
     /// An unexpected failure.
     INTERNAL = "internal_error" 500 Never Support;
+    /// The search took too long; narrow it.
+    SEARCH_TIMEOUT = "search_timeout" 503 Later Caller;
     /// The ledger cannot be read at the moment.
     UNAVAILABLE = "store_unavailable" 503 Later Support;
 }
