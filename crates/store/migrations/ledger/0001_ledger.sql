@@ -44,6 +44,8 @@ CREATE TABLE ledger_entries (
 CREATE UNIQUE INDEX ledger_entries_event ON ledger_entries (zone, event_id);
 CREATE INDEX ledger_entries_request ON ledger_entries (zone, request_id);
 CREATE INDEX ledger_entries_time ON ledger_entries (zone, occurred_at, event_id);
+CREATE INDEX ledger_entries_session ON ledger_entries (zone, session_id, occurred_at) WHERE session_id IS NOT NULL;
+CREATE INDEX ledger_entries_application ON ledger_entries (zone, application_id, occurred_at) WHERE application_id IS NOT NULL;
 
 CREATE TABLE ledger_dead_letters (
     id BLOB PRIMARY KEY,
