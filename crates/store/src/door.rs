@@ -21,7 +21,7 @@ use crate::error::StoreError;
 use crate::fence::Fence;
 use crate::open::{Backend, Store};
 use crate::postgres;
-use crate::sql::{Row, Sql, Tx, Value};
+use crate::sql::{Dialect, Row, Sql, Tx, Value};
 use crate::writer::Job;
 
 /// Why a door closed without a change.
@@ -220,7 +220,17 @@ impl<'c> Door<'c> {
     /// The record's chain: each row names the SHA-256 of the one before it, so that a row cannot leave unseen (`api.md` 21.3).
     async fn append_admin(&mut self, record: AdminAudit) -> Result<(), StoreError> {
         let id: AdminAuditId = self.world.mint();
-        let last = self.tx.first("SELECT seq, record_sha256 FROM admin_audit ORDER BY seq DESC LIMIT 1", vec![]).await?;
+        // A zone's chain is held by the zone's lock; the one of no zone has a lock of its own, taken before the statement that reads.
+        if self.zone.is_none() && self.tx.dialect() == Dialect::Postgres {
+            postgres::lock_platform(&mut self.tx).await?;
+        }
+        let last = if let Some(zone) = self.zone {
+            let sql = "SELECT seq, record_sha256 FROM admin_audit WHERE zone_id = $1 ORDER BY seq DESC LIMIT 1";
+            self.tx.first(sql, vec![Value::id(zone)]).await?
+        } else {
+            let sql = "SELECT seq, record_sha256 FROM admin_audit WHERE zone_id IS NULL ORDER BY seq DESC LIMIT 1";
+            self.tx.first(sql, vec![]).await?
+        };
         let (seq, previous) = match last {
             Some(row) => (row.int(0)? + 1, row.text(1)?),
             None => (1, String::new()),

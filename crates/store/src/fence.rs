@@ -45,6 +45,21 @@ pub struct Fresh {
     pub now: Time,
 }
 
+/// Where a zone's history stands as this process knows it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Held {
+    pub(crate) epoch: u64,
+    pub(crate) mark: i64,
+    life: u64,
+}
+
+impl Held {
+    /// Whether a value with this stamp belongs to this history.
+    pub(crate) const fn is_of(self, stamp: Stamp) -> bool {
+        stamp.life == self.life
+    }
+}
+
 /// The fence of a store.
 #[derive(Clone)]
 pub struct Fence {
@@ -92,8 +107,8 @@ impl Known {
             *at = (*at).max(epoch);
         }
         if self.changed.len() > REMEMBERED {
-            self.changed.clear();
-            self.floor = epoch;
+            // Rows come in any order: nothing that is forgotten here may lie above the floor.
+            self.floor = self.changed.drain().map(|(_, at)| at).fold(self.floor, u64::max);
         }
         self.epoch = self.epoch.max(epoch);
     }
@@ -164,6 +179,13 @@ impl Fence {
         let zone = self.zone(id);
         let known = lock(&zone.known);
         Stamp { epoch, life: known.life }
+    }
+
+    /// The history of the zone as it is known here, for a commit that must stand on the same one.
+    pub(crate) fn held(&self, id: ZoneId) -> Held {
+        let zone = self.zone(id);
+        let known = lock(&zone.known);
+        Held { epoch: known.epoch, mark: known.mark, life: known.life }
     }
 
     /// SQLite: raised before its commit. Who asks for a fresh view now waits.

@@ -16,7 +16,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::change::{Entity, Kind};
 use crate::error::StoreError;
-use crate::fence::{Fence, Stamp};
+use crate::fence::{Fence, Held, Stamp};
 use crate::postgres;
 use crate::sql::{Dialect, Tx, Value};
 use crate::writer::{Job, Writer};
@@ -147,15 +147,14 @@ impl Journal {
         Self { entries }
     }
 
-    pub(crate) fn postgres(pool: PgPool, spooled: Arc<Notify>) -> Self {
+    pub(crate) fn postgres(pool: PgPool, fence: Fence, spooled: Arc<Notify>) -> Self {
         let (entries, mut waiting) = mpsc::channel(QUEUE);
         tokio::spawn(async move {
             let mut group: Vec<(Entry, Answer)> = Vec::with_capacity(GROUP);
             while waiting.recv_many(&mut group, GROUP).await > 0 {
                 let (entries, answers): (Vec<Entry>, Vec<Answer>) = std::mem::take(&mut group).into_iter().unzip();
-                let run = tokio::spawn(commit_postgres(pool.clone(), entries));
-                let result = run.await.unwrap_or_else(|_| Err(StoreError::Unavailable("a write stopped in its middle".to_owned())));
-                answer_all(answers, result);
+                let run = tokio::spawn(commit_group(pool.clone(), fence.clone(), entries));
+                answer_all(answers, run.await.map_err(|_| StoreError::Unavailable("a write stopped in its middle".to_owned())));
                 spooled.notify_one();
             }
         });
@@ -171,11 +170,14 @@ impl Journal {
     }
 }
 
-fn answer_all(answers: Vec<Answer>, result: Result<Vec<Outcome>, StoreError>) {
+/// What became of each entry of a group.
+type Outcomes = Vec<Result<Outcome, StoreError>>;
+
+fn answer_all(answers: Vec<Answer>, result: Result<Outcomes, StoreError>) {
     match result {
         Ok(outcomes) => {
             for (answer, outcome) in answers.into_iter().zip(outcomes) {
-                let _ = answer.send(Ok(outcome));
+                let _ = answer.send(outcome);
             }
         }
         Err(e) => {
@@ -190,7 +192,7 @@ struct GroupJob {
     entries: Vec<Entry>,
     answers: Vec<Answer>,
     fence: Fence,
-    outcomes: Vec<Outcome>,
+    outcomes: Outcomes,
     spooled: Arc<Notify>,
     over: oneshot::Sender<()>,
 }
@@ -204,7 +206,7 @@ impl Job for GroupJob {
                 _ => true,
             };
             let fresh: Vec<bool> = self.entries.iter().map(fresh).collect();
-            self.outcomes = write(tx, &self.entries, &fresh).await?;
+            self.outcomes = write_apart(tx, &self.entries, &fresh).await?;
             Ok(())
         })
     }
@@ -217,7 +219,55 @@ impl Job for GroupJob {
     }
 }
 
-async fn commit_postgres(pool: PgPool, entries: Vec<Entry>) -> Result<Vec<Outcome>, StoreError> {
+/// One failure fails one: what the database refuses of a group is tried again entry by entry.
+async fn write_apart(tx: &mut Tx<'_>, entries: &[Entry], fresh: &[bool]) -> Result<Outcomes, StoreError> {
+    match write_inside(tx, entries, fresh).await {
+        Ok(outcomes) => Ok(outcomes.into_iter().map(Ok).collect()),
+        Err(e) if entries.len() == 1 || matches!(e, StoreError::Unavailable(_)) => Err(e),
+        Err(_) => {
+            let mut outcomes = Vec::with_capacity(entries.len());
+            for (entry, fresh) in entries.iter().zip(fresh) {
+                let alone = write_inside(tx, std::slice::from_ref(entry), &[*fresh]).await;
+                outcomes.push(alone.and_then(|mut one| one.pop().ok_or_else(no_answer)));
+            }
+            Ok(outcomes)
+        }
+    }
+}
+
+/// Writes all of these entries or nothing of them, inside the transaction that is open.
+async fn write_inside(tx: &mut Tx<'_>, entries: &[Entry], fresh: &[bool]) -> Result<Vec<Outcome>, StoreError> {
+    tx.execute("SAVEPOINT entries", vec![]).await?;
+    let outcome = write(tx, entries, fresh).await;
+    if outcome.is_err() {
+        tx.execute("ROLLBACK TO entries", vec![]).await?;
+    }
+    tx.execute("RELEASE entries", vec![]).await?;
+    outcome
+}
+
+fn no_answer() -> StoreError {
+    StoreError::Unavailable("a write gave no answer".to_owned())
+}
+
+/// As [`write_apart`], with transactions instead of savepoints, which would cost every group a round trip.
+async fn commit_group(pool: PgPool, fence: Fence, entries: Vec<Entry>) -> Outcomes {
+    match commit_postgres(&pool, &fence, &entries).await {
+        Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
+        Err(e) if entries.len() == 1 => vec![Err(e)],
+        Err(StoreError::Unavailable(why)) => entries.iter().map(|_| Err(StoreError::Unavailable(why.clone()))).collect(),
+        Err(_) => {
+            let mut outcomes = Vec::with_capacity(entries.len());
+            for entry in &entries {
+                let alone = commit_postgres(&pool, &fence, std::slice::from_ref(entry)).await;
+                outcomes.push(alone.and_then(|mut one| one.pop().ok_or_else(no_answer)));
+            }
+            outcomes
+        }
+    }
+}
+
+async fn commit_postgres(pool: &PgPool, fence: &Fence, entries: &[Entry]) -> Result<Vec<Outcome>, StoreError> {
     let mut transaction = pool.begin().await?;
     let outcomes = {
         let mut tx = Tx::postgres(&mut transaction);
@@ -226,37 +276,43 @@ async fn commit_postgres(pool: PgPool, entries: Vec<Entry>) -> Result<Vec<Outcom
         for zone in &zones {
             postgres::lock(&mut tx, *zone, false).await?;
         }
-        let changed = changed_since(&mut tx, &entries).await?;
+        let changed = changed_since(&mut tx, fence, entries).await?;
         let fresh: Vec<bool> = entries
             .iter()
             .map(|entry| match (entry.zone, &entry.reads) {
-                (Some(zone), Some(reads)) => {
-                    changed.get(&zone).is_some_and(|log| log.pruned_before <= reads.stamp.epoch && !log.hits(reads))
-                }
+                (Some(zone), Some(reads)) => changed.get(&zone).is_some_and(|log| log.holds(reads) && !log.hits(reads)),
                 _ => true,
             })
             .collect();
-        write(&mut tx, &entries, &fresh).await?
+        write(&mut tx, entries, &fresh).await?
     };
     transaction.commit().await?;
     Ok(outcomes)
 }
 
 /// What a zone's change log holds since the oldest view of a group.
-#[derive(Default)]
 struct Changes {
+    /// The history this process knows; `None` when the database has another.
+    history: Option<Held>,
+    /// Where the database stands.
+    epoch: u64,
     /// Views older than this epoch cannot be judged by the log.
     pruned_before: u64,
     log: HashMap<Entity, u64>,
 }
 
 impl Changes {
+    /// Whether the log can judge this decision: it was read in the history that stands here, and nothing since is pruned.
+    fn holds(&self, reads: &Reads) -> bool {
+        self.history.is_some_and(|held| held.is_of(reads.stamp)) && (self.pruned_before..=self.epoch).contains(&reads.stamp.epoch)
+    }
+
     fn hits(&self, reads: &Reads) -> bool {
         reads.entities.iter().any(|entity| self.log.get(entity).is_some_and(|at| *at > reads.stamp.epoch))
     }
 }
 
-async fn changed_since(tx: &mut Tx<'_>, entries: &[Entry]) -> Result<HashMap<ZoneId, Changes>, StoreError> {
+async fn changed_since(tx: &mut Tx<'_>, fence: &Fence, entries: &[Entry]) -> Result<HashMap<ZoneId, Changes>, StoreError> {
     let mut oldest: HashMap<ZoneId, u64> = HashMap::new();
     for entry in entries {
         if let (Some(zone), Some(reads)) = (entry.zone, &entry.reads) {
@@ -265,16 +321,25 @@ async fn changed_since(tx: &mut Tx<'_>, entries: &[Entry]) -> Result<HashMap<Zon
     }
     let mut changed = HashMap::new();
     for (zone, epoch) in oldest {
+        let held = fence.held(zone);
         let rows = tx
             .all(
-                "SELECT c.epoch, c.kind, c.entity_id, e.pruned_before FROM zone_epochs e \
+                "SELECT c.epoch, c.kind, c.entity_id, e.pruned_before, e.epoch, e.mark, \
+                 (SELECT h.mark FROM change_log h WHERE h.zone_id = $1 AND h.epoch = $3 LIMIT 1) FROM zone_epochs e \
                  LEFT JOIN change_log c ON c.zone_id = e.zone_id AND c.epoch > $2 WHERE e.zone_id = $1",
-                vec![Value::id(zone), epoch.into()],
+                vec![Value::id(zone), epoch.into(), held.epoch.into()],
             )
             .await?;
-        let mut changes = Changes { pruned_before: u64::MAX, log: HashMap::new() };
+        let mut changes = Changes { history: None, epoch: 0, pruned_before: u64::MAX, log: HashMap::new() };
         for row in rows {
-            changes.pruned_before = row.count(3)?;
+            (changes.pruned_before, changes.epoch) = (row.count(3)?, row.count(4)?);
+            // What we know must be part of what the database has; a primary that lost or replaced it judges nothing of ours.
+            let ours = match held.epoch {
+                0 => true,
+                at if at == changes.epoch => row.int(5)? == held.mark,
+                at => at < changes.epoch && row.opt_int(6)? == Some(held.mark),
+            };
+            changes.history = ours.then_some(held);
             let (Some(at), Some(kind), Some(id)) = (row.opt_int(0)?, row.opt_int(1)?, row.opt_bytes(2)?) else { continue };
             let kind = Kind::of(kind).ok_or_else(|| StoreError::inconsistent("change_log", "kind", kind.to_string()))?;
             let id = id.try_into().map_err(|_| StoreError::inconsistent("change_log", "entity_id", "not 16 bytes"))?;
@@ -312,7 +377,7 @@ async fn consume(tx: &mut Tx<'_>, entries: &[Entry], outcomes: &mut [Outcome]) -
         }
     }
     // The map kept the later index of a pair; the first of each pair is the one still durable.
-    let wanted: Vec<&Consume> = entries
+    let mut wanted: Vec<&Consume> = entries
         .iter()
         .zip(outcomes.iter())
         .filter(|(_, outcome)| **outcome == Outcome::Durable)
@@ -321,6 +386,8 @@ async fn consume(tx: &mut Tx<'_>, entries: &[Entry], outcomes: &mut [Outcome]) -
     if wanted.is_empty() {
         return Ok(());
     }
+    // In one order, so that two processes that are shown the same ids do not wait in a circle.
+    wanted.sort_unstable_by(|a, b| (a.purpose as u8, &a.id).cmp(&(b.purpose as u8, &b.id)));
     let args = vec![
         Value::Ints(wanted.iter().map(|c| i64::from(c.purpose as u8)).collect()),
         Value::Blobs(wanted.iter().map(|c| c.id.clone()).collect()),

@@ -58,7 +58,7 @@ impl Store {
             let pool = postgres::connect(url, config.connections).await?;
             migrate::postgres(&pool).await?;
             let fence = Fence::postgres(world.clone(), pool.clone());
-            let journal = Journal::postgres(pool.clone(), Arc::clone(&spool));
+            let journal = Journal::postgres(pool.clone(), fence.clone(), Arc::clone(&spool));
             (Backend::Postgres(postgres::Db { pool }), fence, journal)
         } else {
             let path = config.dir.join("caracal.db");

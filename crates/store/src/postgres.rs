@@ -36,6 +36,14 @@ pub(crate) async fn lock(tx: &mut Tx<'_>, zone: ZoneId, exclusive: bool) -> Resu
     tx.all(sql, vec![Value::from(lock_key(zone))]).await.map(|_| ())
 }
 
+/// The advisory lock of what belongs to no zone.
+const PLATFORM: i64 = 0x6361_7261_6361_6c00;
+
+/// Takes the lock of the zone-less chain until the transaction ends.
+pub(crate) async fn lock_platform(tx: &mut Tx<'_>) -> Result<(), StoreError> {
+    tx.all("SELECT 1 FROM pg_advisory_xact_lock($1)", vec![Value::from(PLATFORM)]).await.map(|_| ())
+}
+
 /// The server's clock.
 pub(crate) async fn now(tx: &mut Tx<'_>) -> Result<Time, StoreError> {
     let row = tx.first("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint", vec![]).await?;

@@ -44,7 +44,7 @@ CREATE INDEX outbox_published ON outbox (published_at) WHERE published_at IS NOT
 
 CREATE TABLE admin_audit (
     id BYTEA PRIMARY KEY,
-    seq BIGINT NOT NULL UNIQUE,
+    seq BIGINT NOT NULL,
     zone_id BYTEA,
     actor_id TEXT COLLATE "C" NOT NULL,
     action TEXT COLLATE "C" NOT NULL,
@@ -56,7 +56,9 @@ CREATE TABLE admin_audit (
     record_sha256 TEXT COLLATE "C" NOT NULL,
     occurred_at BIGINT NOT NULL
 );
-CREATE INDEX admin_audit_zone ON admin_audit (zone_id, seq);
+-- One chain a zone, and one for what belongs to none.
+CREATE UNIQUE INDEX admin_audit_zone ON admin_audit (zone_id, seq);
+CREATE UNIQUE INDEX admin_audit_platform ON admin_audit (seq) WHERE zone_id IS NULL;
 
 CREATE TABLE leases (
     name TEXT COLLATE "C" PRIMARY KEY,

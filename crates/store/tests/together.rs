@@ -1,0 +1,160 @@
+//! Writes that meet: one failure fails one, nobody waits in a circle, and nothing commits onto a history it was not decided on.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests")]
+
+use caracal_core::claims::SubjectType;
+use caracal_core::id::ZoneId;
+use caracal_core::message::Producer;
+use caracal_host::World;
+use caracal_store::change::Entity;
+use caracal_store::journal::{Consume, Entry, NewRecord, Outcome, Purpose, Reads};
+use caracal_store::{AdminAudit, Store, StoreConfig};
+use caracal_testkit::Database;
+use tokio::task::JoinSet;
+
+async fn open(database: &Database) -> Store {
+    let config = StoreConfig { database_url: database.url().map(str::to_owned), dir: database.dir().to_owned(), connections: 10 };
+    Store::open(&config, World::system(), None).await.unwrap_or_else(|e| panic!("{}: {e}", database.name()))
+}
+
+async fn change(store: &Store, zone: ZoneId) {
+    let raise = store.door::<_, (), _>(Some(zone), Producer::Api, |door| {
+        Box::pin(async move {
+            door.changed(Entity::VIEW);
+            Ok(())
+        })
+    });
+    raise.await.unwrap();
+}
+
+fn record(world: &World) -> NewRecord {
+    let (now, application) = (world.now(), world.mint());
+    let subject_type = SubjectType::User;
+    NewRecord {
+        id: world.mint(),
+        subject_type,
+        subject: "s".into(),
+        application,
+        parent: None,
+        expires_at: now.plus_secs(60),
+        at: now,
+    }
+}
+
+fn administrative(n: usize) -> AdminAudit {
+    AdminAudit {
+        actor: "a".into(),
+        actor_scope: "global",
+        action: "x.create",
+        method: "POST".into(),
+        path: "/x".into(),
+        status: 201,
+        entity_type: "x",
+        entity_id: None,
+        request_id: format!("r{n}"),
+        detail: serde_json::Value::Null,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn administrative_records_of_many_zones_and_of_none_do_not_meet() {
+    for database in caracal_testkit::backends().await {
+        let (store, world) = (open(&database).await, World::system());
+        let mut doors = JoinSet::new();
+        for n in 0..60 {
+            // Forty zones, and twenty doors of none.
+            let zone: Option<ZoneId> = (n % 3 != 0).then(|| world.mint());
+            let store = store.clone();
+            doors.spawn(async move {
+                let record = administrative(n);
+                let work = store.door::<_, (), _>(zone, Producer::Api, move |door| {
+                    Box::pin(async move {
+                        door.admin(record);
+                        Ok(())
+                    })
+                });
+                work.await.map_err(|e| e.to_string())
+            });
+        }
+        let failed: Vec<String> = doors.join_all().await.into_iter().filter_map(Result::err).collect();
+        assert!(failed.is_empty(), "{}: {} failed: {:?}", database.name(), failed.len(), failed.first());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_entry_that_the_database_refuses_fails_alone() {
+    for database in caracal_testkit::backends().await {
+        let (store, world) = (open(&database).await, World::system());
+        let (zone, twice) = (world.mint(), record(&World::system()));
+        let mut entries = JoinSet::new();
+        for n in 0..40 {
+            let record = if n < 2 { twice.clone() } else { record(&world) };
+            let journal = store.journal().clone();
+            entries
+                .spawn(async move { journal.commit(Entry { zone: Some(zone), record: Some(record), ..Entry::default() }).await });
+        }
+        let outcomes = entries.join_all().await;
+        let durable = outcomes.iter().filter(|o| matches!(o, Ok(Outcome::Durable))).count();
+        assert_eq!(durable, 39, "{}: {:?}", database.name(), outcomes.iter().find(|o| o.is_err()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn two_processes_shown_the_same_ids_in_opposite_order_answer_each_once() {
+    for database in caracal_testkit::backends().await {
+        if database.url().is_none() {
+            continue;
+        }
+        let (one, other, world) = (open(&database).await, open(&database).await, World::system());
+        for round in 0..10_u32 {
+            let mut uses = JoinSet::new();
+            for n in 0..200_u32 {
+                for (store, id) in [(&one, n), (&other, 199 - n)] {
+                    let id = (round * 1000 + id).to_be_bytes().to_vec();
+                    let consume = Some(Consume { purpose: Purpose::Mandate, id, until: world.now().plus_secs(60) });
+                    let journal = store.journal().clone();
+                    uses.spawn(async move { journal.commit(Entry { consume, ..Entry::default() }).await.unwrap() });
+                }
+            }
+            let outcomes = uses.join_all().await;
+            assert_eq!(outcomes.iter().filter(|o| **o == Outcome::Durable).count(), 200);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_decision_of_another_history_does_not_commit() {
+    for database in caracal_testkit::backends().await {
+        let Some(url) = database.url() else { continue };
+        // What a fail-over or a restore may leave: fewer epochs, or as many of another history, or more of it.
+        for tamper in [
+            "UPDATE zone_epochs SET epoch = 2, mark = 7",
+            "UPDATE zone_epochs SET mark = 7",
+            "UPDATE zone_epochs SET epoch = 9, mark = 7",
+        ] {
+            let (store, world) = (open(&database).await, World::system());
+            let zone: ZoneId = world.mint();
+            for _ in 0..5 {
+                change(&store, zone).await;
+            }
+            let fresh = store.fence().fresh(zone).await.unwrap();
+            let entry = Entry {
+                zone: Some(zone),
+                reads: Some(Reads { stamp: fresh.stamp, entities: vec![Entity::VIEW] }),
+                record: Some(record(&world)),
+                ..Entry::default()
+            };
+            let another = Entry { record: Some(record(&world)), ..entry.clone() };
+            assert_eq!(store.journal().commit(entry).await.unwrap(), Outcome::Durable, "its own history");
+            let pool = sqlx::PgPool::connect(url).await.unwrap();
+            sqlx::query("UPDATE change_log SET mark = mark + 1").execute(&pool).await.unwrap();
+            sqlx::query(tamper).execute(&pool).await.unwrap();
+            let later = "DELETE FROM change_log c USING zone_epochs e WHERE c.zone_id = e.zone_id AND c.epoch > e.epoch";
+            sqlx::query(later).execute(&pool).await.unwrap();
+            assert_eq!(store.journal().commit(another.clone()).await.unwrap(), Outcome::Stale, "{tamper}");
+            // Who decides again on what stands there now may commit.
+            let stamp = store.fence().fresh(zone).await.unwrap().stamp;
+            let again = Entry { reads: Some(Reads { stamp, entities: vec![Entity::VIEW] }), ..another };
+            assert_eq!(store.journal().commit(again).await.unwrap(), Outcome::Durable, "{tamper}");
+        }
+    }
+}
