@@ -8,7 +8,6 @@ use std::time::Duration;
 use caracal_api::Api;
 use caracal_audit::Audit;
 use caracal_coordinator::Coordinator;
-use caracal_core::error::Service;
 use caracal_core::id::InstallationId;
 use caracal_crypto::mac::MacKey;
 use caracal_crypto::seal::{Kek, Keks};
@@ -16,7 +15,7 @@ use caracal_crypto::verified::VerifiedMandates;
 use caracal_custody::Custody;
 use caracal_egress::{Client, Guard, Settings, Trust};
 use caracal_gateway::{Gateway, Parts as GatewayParts, consumed, evidence};
-use caracal_host::config::{Common, Key, Sources};
+use caracal_host::config::{Key, Sources};
 use caracal_host::{Metrics, Supervisor, World};
 use caracal_store::{Store, StoreConfig};
 use caracal_sts::Sts;
@@ -121,8 +120,6 @@ impl Stack {
         let gateway_config = caracal_gateway::Config::read(&sources).map_err(told)?;
         let audit_config = caracal_audit::Config::read(&sources).map_err(told)?;
         let api_config = caracal_api::Config::read(&sources).map_err(told)?;
-        let events_config = Common::read(&mut sources.reader(Service::Coordinator))
-            .ok_or_else(|| Failure::start("the configuration of events is not readable"))?;
         let audit_key = sts_config.common.audit_key.as_ref().map(|key| MacKey::from_bytes(key.expose_secret()));
         let audit_keys = audit_config.keys.clone();
         let keks = match kek(&sources, &KEK)? {

@@ -128,12 +128,11 @@ fn describe(status: http::StatusCode, body: &[u8]) -> (bool, String) {
     if status.is_success() {
         return (true, status.as_u16().to_string());
     }
-    let reason = match serde_json::from_slice::<serde_json::Value>(body) {
-        Ok(value) => ["reason", "error", "detail"].into_iter().find_map(|key| value[key].as_str().map(str::to_owned)),
-        Err(_) => {
-            let text = String::from_utf8_lossy(body);
-            text.lines().next().map(|line| line.chars().take(120).collect()).filter(|line: &String| !line.is_empty())
-        }
+    let reason = if let Ok(value) = serde_json::from_slice::<serde_json::Value>(body) {
+        ["reason", "error", "detail"].into_iter().find_map(|key| value[key].as_str().map(str::to_owned))
+    } else {
+        let text = String::from_utf8_lossy(body);
+        text.lines().next().map(|line| line.chars().take(120).collect()).filter(|line: &String| !line.is_empty())
     };
     let code = status.as_u16();
     (false, reason.map_or_else(|| code.to_string(), |reason| format!("{code} {reason}")))

@@ -31,7 +31,7 @@ fn outside(args: &Up, home: &Home) -> caracal_host::config::Builder {
     }
     builder = builder.env_file(&home.env_file());
     if let Some(file) = &args.config {
-        builder = builder.toml_file(file, |name| known(name));
+        builder = builder.toml_file(file, known);
     }
     builder
 }
@@ -99,13 +99,13 @@ pub(crate) async fn run(args: &Up) -> Result<(), Failure> {
         },
         world.clone(),
     );
-    let where_ = match (&database_url, &redis_url) {
+    let backend = match (&database_url, &redis_url) {
         (None, _) => format!("SQLite in {}", home.data().display()),
         (Some(_), None) => "PostgreSQL, events in process".to_owned(),
         (Some(_), Some(_)) => "PostgreSQL and Redis".to_owned(),
     };
     let plan = Plan { sources, data: home.data(), database_url, redis_url, doors };
-    let stack = Stack::start(plan, world).await?;
+    let stack = Box::pin(Stack::start(plan, world)).await?;
 
     if first {
         println!(
@@ -115,7 +115,7 @@ pub(crate) async fn run(args: &Up) -> Result<(), Failure> {
             home.secrets().display()
         );
     }
-    println!("{} ready on {where_}", style.mark(Mark::Done));
+    println!("{} ready on {backend}", style.mark(Mark::Done));
     for service in ServiceName::ALL {
         println!("  {:<12} http://localhost:{}", service.name(), service.port() + args.port_offset);
     }

@@ -213,7 +213,7 @@ mod tests {
             "00".repeat(32),
             "ab".repeat(32),
             "abcd".repeat(16),
-            (0..32).map(|i| format!("{i:02x}")).collect(),
+            hex::encode((0..32).collect::<Vec<u8>>()),
             "zz".repeat(32),
             "00".repeat(31),
         ] {

@@ -297,6 +297,7 @@ mod tests {
 
     use super::*;
 
+    #[allow(clippy::needless_pass_by_value, reason = "tests hand a literal over")]
     fn read(kind: Kind, value: Value) -> Result<(Config, Secrets), BadConfig> {
         Config::read(kind, value.as_object().unwrap(), false)
     }

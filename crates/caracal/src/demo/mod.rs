@@ -49,7 +49,7 @@ pub(crate) async fn own_stack() -> Result<Own, Failure> {
     let data = dir.path().join("data");
     crate::home::private_dir(&data)?;
     let plan = Plan { sources, data, database_url: None, redis_url: None, doors };
-    let stack = Stack::start(plan, World::system()).await?;
+    let stack = Box::pin(Stack::start(plan, World::system())).await?;
     Ok(Own { stack, places, admin: Admin::new(api, token), _dir: dir })
 }
 
@@ -76,6 +76,7 @@ impl Tale {
     }
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "the form map_err wants")]
 fn failed(e: ClientError) -> Failure {
     Failure::start(format!("the demo's stack answered: {e}"))
 }
@@ -98,7 +99,7 @@ pub(crate) async fn run() -> Result<(), Failure> {
         tale.style.bold("Caracal decides what an agent may do before every action, proves what it did, and shuts it down at once.")
     );
     let own = own_stack().await?;
-    let told = story(&mut tale, &own).await;
+    let told = Box::pin(story(&mut tale, &own)).await;
     own.stack.stop().await;
     told?;
     println!("\n{} That was one process, one file of state, one file of evidence. Try next:", tale.style.mark(Mark::Done));
