@@ -106,7 +106,7 @@ pub struct Record {
     auth_mode: AuthMode,
     provider_id: Option<String>,
     connection_id: Option<String>,
-    /// host[:port] of the upstream, from step 17 on.
+    /// `host[:port]` of the upstream, from step 17 on.
     pub upstream_host: Option<String>,
     /// From step 19 on.
     pub trace_id: Option<String>,

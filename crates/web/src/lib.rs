@@ -1,7 +1,7 @@
 //! Inbound HTTP, the same for every service: listeners with all their clocks, request ids, one rendering of a refusal per
 //! envelope, strict readers of bodies, bearers, probes and numbers, and the verification of mandates.
 //!
-//! The path of a request: [`listener`] accepts it and watches its clocks; [`shell`] gives it a request id, catches panics and
+//! The path of a request: [`listener`] accepts it and watches its clocks; [`shell()`] gives it a request id, catches panics and
 //! finishes every answer; a handler reads with [`read`], calls one domain function and returns an answer or a [`Problem`], which the
 //! shell renders in the envelope of the service ([`envelope`]).
 //!
