@@ -74,6 +74,8 @@ pub(crate) async fn create(
     let zone = api
         .change(None, move |door| {
             Box::pin(async move {
+                // Two zones of one name get two slugs, whoever comes first.
+                door.alone().await?;
                 let slug = if let Some(slug) = given {
                     slug
                 } else {

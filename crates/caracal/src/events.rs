@@ -10,6 +10,13 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::failure::Failure;
 
+/// A connection to the Redis of `REDIS_URL`.
+pub(crate) async fn connect(url: &str) -> Result<RedisBus, Failure> {
+    RedisBus::connect(url).await.map_err(|e| {
+        Failure::start(format!("cannot connect to Redis: {e}; check REDIS_URL and that the server runs (7.0 or newer)"))
+    })
+}
+
 /// Starts the dispatcher. A Redis that does not answer stops the start.
 pub(crate) async fn start(
     common: &Common,
@@ -23,9 +30,7 @@ pub(crate) async fn start(
     let keys = Keys { streams: key(&common.streams_key), revocations: key(&common.revocation_key) };
     let redis = match redis_url {
         None => None,
-        Some(url) => Some(RedisBus::connect(url.expose_secret()).await.map_err(|e| {
-            Failure::start(format!("cannot connect to Redis: {e}; check REDIS_URL and that the server runs (7.0 or newer)"))
-        })?),
+        Some(url) => Some(connect(url.expose_secret()).await?),
     };
     let dispatcher = Dispatcher::new(store.clone(), keys, redis, true, world.clone());
     let sets = gateway.revocations();

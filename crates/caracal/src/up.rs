@@ -69,6 +69,9 @@ pub(crate) async fn run(args: &Up) -> Result<(), Failure> {
     if let Some(database) = &database_url {
         caracal_store::reachable(database).await.map_err(|e| Failure::start(e.to_string()))?;
     }
+    if let Some(redis) = &redis_url {
+        crate::events::connect(redis).await?;
+    }
     let first = !home.secrets().exists();
     let _lock = home.take()?;
     home.mark_version()?;

@@ -138,6 +138,14 @@ impl<'c> Door<'c> {
         self.admin = Some(record);
     }
 
+    /// One at a time over all processes until this has committed: for what must be the only one of its name among all zones.
+    pub async fn alone(&mut self) -> Result<(), StoreError> {
+        match self.tx.dialect() {
+            Dialect::Sqlite => Ok(()),
+            Dialect::Postgres => postgres::lock_platform(&mut self.tx).await,
+        }
+    }
+
     /// A new zone begins its history here.
     pub fn found(&mut self, zone: ZoneId) {
         self.zone = Some(zone);
@@ -221,8 +229,8 @@ impl<'c> Door<'c> {
     async fn append_admin(&mut self, record: AdminAudit) -> Result<(), StoreError> {
         let id: AdminAuditId = self.world.mint();
         // A zone's chain is held by the zone's lock; the one of no zone has a lock of its own, taken before the statement that reads.
-        if self.zone.is_none() && self.tx.dialect() == Dialect::Postgres {
-            postgres::lock_platform(&mut self.tx).await?;
+        if self.zone.is_none() {
+            self.alone().await?;
         }
         let last = if let Some(zone) = self.zone {
             let sql = "SELECT seq, record_sha256 FROM admin_audit WHERE zone_id = $1 ORDER BY seq DESC LIMIT 1";

@@ -16,10 +16,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 pub const TOKEN: &str = "0123456789abcdef0123456789abcdef0123456789abcdef";
 const PORTS: [u16; 5] = [3000, 4000, 8080, 8081, 9090];
 
-/// An offset at which all five ports are free.
+/// An offset at which all five ports are free, and below those that the system gives to outgoing connections. Test processes have
+/// neighbouring ids and the services neighbouring ports, so the ids are spread.
 pub fn offset() -> u16 {
     static TAKEN: AtomicU16 = AtomicU16::new(0);
-    let base = 10_000 + u16::try_from(std::process::id() % 20_000).unwrap() + TAKEN.fetch_add(211, Ordering::SeqCst);
+    let base = 10_000 + u16::try_from(std::process::id() * 37 % 9_000).unwrap() + TAKEN.fetch_add(211, Ordering::SeqCst);
     (base..base + 2000)
         .step_by(7)
         .find(|offset| PORTS.iter().all(|port| Probe::bind(("127.0.0.1", port + offset)).is_ok()))

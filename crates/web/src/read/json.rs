@@ -51,6 +51,11 @@ impl Rules {
         let error = match serde_path_to_error::deserialize(&mut reader) {
             Ok(value) => {
                 reader.end().map_err(|_| Problem::because(self.malformed, "there is text after the JSON value"))?;
+                if holds_nul(bytes) {
+                    return Err(
+                        self.issues(vec![Issue { path: Vec::new(), message: "text may not hold the character U+0000".to_owned() }])
+                    );
+                }
                 return Ok(value);
             }
             Err(error) => error,
@@ -76,6 +81,19 @@ impl Rules {
         };
         Problem::because(self.invalid, description).issues(issues)
     }
+}
+
+/// Whether a string of this JSON holds U+0000, which PostgreSQL cannot keep: in JSON it can only be written as an escape.
+fn holds_nul(json: &[u8]) -> bool {
+    let mut rest = json;
+    while let Some(at) = rest.iter().position(|b| *b == b'\\') {
+        let escape = &rest[at + 1..];
+        if escape.starts_with(b"u0000") {
+            return true;
+        }
+        rest = escape.get(1..).unwrap_or_default();
+    }
+    false
 }
 
 fn path_texts(path: &Path) -> Vec<String> {
@@ -148,6 +166,14 @@ mod tests {
         assert_eq!(issue(read(JSON, "{}").await.unwrap_err()).2, "missing field `name`");
         assert!(issue(read(JSON, r#"{"name":"a","nmae":1}"#).await.unwrap_err()).2.starts_with("unknown field `nmae`"));
         assert!(issue(read(JSON, r#"{"name":"a","name":"b"}"#).await.unwrap_err()).2.starts_with("duplicate field"));
+    }
+
+    #[tokio::test]
+    async fn nul_is_refused_however_it_is_hidden() {
+        for bad in [r#"{"name":"a\u0000"}"#, r#"{"name":"\\\u0000"}"#, r#"{"name":"\"\u0000b"}"#] {
+            assert_eq!(read(JSON, bad).await.unwrap_err().issues[0].message, "text may not hold the character U+0000", "{bad}");
+        }
+        assert_eq!(read(JSON, r#"{"name":"\\u0000"}"#).await.unwrap().unwrap().name, r"\u0000");
     }
 
     #[tokio::test]
