@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use caracal_core::id::ZoneId;
 use caracal_core::time::Time;
+use sqlx::Connection as _;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 
 use crate::error::StoreError;
@@ -20,15 +21,22 @@ pub(crate) async fn connect(url: &str, connections: u32) -> Result<PgPool, Store
         StoreError::Start(format!("DATABASE_URL is not a PostgreSQL URL ({e}); expected postgres://user:password@host/database"))
     })?;
     let shown = format!("{}:{}/{}", options.get_host(), options.get_port(), options.get_database().unwrap_or(""));
-    PgPoolOptions::new()
-        .max_connections(connections)
-        .acquire_timeout(Duration::from_secs(5))
-        .connect_with(options.application_name("caracal"))
-        .await
-        .map_err(|e| {
-            StoreError::Start(format!("cannot connect to PostgreSQL at {shown}: {e}; check DATABASE_URL and that the server runs"))
-        })
+    let failed = |why: String| {
+        StoreError::Start(format!("cannot connect to PostgreSQL at {shown}: {why}; check DATABASE_URL and that the server runs"))
+    };
+    let options = options.application_name("caracal");
+    // One connection without the pool first: the pool tries again until its time is over, and then says only that.
+    match tokio::time::timeout(CONNECT, sqlx::PgConnection::connect_with(&options)).await {
+        Ok(Ok(one)) => one.close().await.map_err(|e| failed(e.to_string()))?,
+        Ok(Err(e)) => return Err(failed(e.to_string())),
+        Err(_) => return Err(failed(format!("no answer in {} s", CONNECT.as_secs()))),
+    }
+    let pool = PgPoolOptions::new().max_connections(connections).acquire_timeout(CONNECT);
+    pool.connect_with(options).await.map_err(|e| failed(e.to_string()))
 }
+
+/// How long a connection may take.
+const CONNECT: Duration = Duration::from_secs(5);
 
 /// Takes the zone's lock until the transaction ends, in a statement before the one that reads.
 pub(crate) async fn lock(tx: &mut Tx<'_>, zone: ZoneId, exclusive: bool) -> Result<(), StoreError> {
