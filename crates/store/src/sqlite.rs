@@ -29,6 +29,8 @@ fn options(path: &Path) -> SqliteConnectOptions {
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
         .busy_timeout(Duration::from_secs(10))
+        // Without it `INSERT OR REPLACE` deletes a row and no trigger sees it; the ledger's triggers must.
+        .pragma("recursive_triggers", "on")
         .pragma("temp_store", "memory")
         .pragma("cache_size", "-16384")
         .disable_statement_logging()
@@ -45,4 +47,22 @@ pub(crate) async fn open_writer(path: &Path) -> Result<SqliteConnection, StoreEr
 pub(crate) async fn open(path: &Path, writer: SqliteConnection) -> Result<File, StoreError> {
     let readers = SqlitePoolOptions::new().max_connections(4).connect_with(options(path).read_only(true)).await?;
     Ok(File { writer: Writer::start(writer), readers })
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::Executor as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_row_that_stays_is_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut one = open_writer(&dir.path().join("a.db")).await.unwrap();
+        one.execute("CREATE TABLE kept (id INTEGER PRIMARY KEY, what TEXT)").await.unwrap();
+        one.execute("CREATE TRIGGER stays BEFORE DELETE ON kept BEGIN SELECT RAISE(ABORT, 'never deleted'); END").await.unwrap();
+        one.execute("INSERT INTO kept VALUES (1, 'first')").await.unwrap();
+        let refused = one.execute("INSERT OR REPLACE INTO kept VALUES (1, 'second')").await.unwrap_err();
+        assert!(refused.to_string().contains("never deleted"), "{refused}");
+    }
 }

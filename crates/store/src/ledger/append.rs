@@ -285,7 +285,8 @@ async fn insert(tx: &mut Tx<'_>, zone: &str, e: &NewEntry) -> Result<(), StoreEr
 async fn letters(tx: &mut Tx<'_>, dead: &[DeadLetter], now: Time) -> Result<(), StoreError> {
     for letter in dead {
         let sql = "INSERT INTO ledger_dead_letters (id, source, reason, data, sig, received_at) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
-        let id = name_of(&[&letter.source, &letter.reason]);
+        // Places repeat where state is restored beside a newer ledger; bytes do not.
+        let id = name_of(&[&letter.source, &letter.reason, &letter.data, &letter.sig]);
         let data = without_nul(&letter.data);
         tx.execute(
             sql,
