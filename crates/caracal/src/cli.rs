@@ -49,6 +49,17 @@ Examples:
         after_help = "Runs its own stack and upstream in a temporary directory, on free ports. Takes a few seconds and leaves nothing behind."
     )]
     Demo,
+    /// Measure what a governed call costs on this machine, beside what the machine itself charges.
+    #[command(after_help = "\
+Runs its own stack and upstream in a temporary directory, on free ports, and loads them over real sockets. Size a machine by the column
+\"a core\": governed calls a second that one core of the stack does, evidence and records included. The load generator and the upstream
+run on the same machine and are counted apart.
+
+Examples:
+  caracal bench
+  caracal bench --seconds 30 --concurrency 64
+  caracal bench --json > bench.json")]
+    Bench(Bench),
     /// Print the version block.
     Version {
         /// One line of JSON.
@@ -109,6 +120,19 @@ pub(crate) struct Status {
     /// Where a service is, e.g. sts=http://10.0.0.5:8080. Repeatable; also CARACAL_API_URL and so on.
     #[arg(long, value_name = "NAME=URL")]
     pub(crate) url: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    /// Seconds of load; the floor and one agent alone take as long again.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) seconds: u64,
+    /// Agents that call at a time.
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub(crate) concurrency: u16,
+    /// One JSON value on stdout and nothing else.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// The five services, as their users know them.

@@ -1,11 +1,13 @@
 //! Caracal decides what an agent may do before every action, proves what it did, and shuts it down at once.
 //!
 //! This is the binary: the command line ([`cli`]), and the one place where concrete clocks, stores and services meet ([`stack`]).
-//! [`up`] runs the whole stack in one process, [`down`] stops one that runs detached, [`status`] probes it; [`demo`] shows it at work.
+//! [`up`] runs the whole stack in one process, [`down`] stops one that runs detached, [`status`] probes it; [`demo`] shows it at work,
+//! [`bench`] what it costs.
 //!
 //! What must never happen here: a rule of the domain.
 
 mod adapt;
+mod bench;
 mod cli;
 mod demo;
 mod down;
@@ -14,6 +16,7 @@ mod events;
 mod failure;
 mod home;
 mod output;
+mod own;
 mod stack;
 mod status;
 mod up;
@@ -71,6 +74,7 @@ fn run(command: Option<Command>) -> Result<ExitCode, Failure> {
         Command::Up(args) => runtime()?.block_on(up::run(&args)).map(|()| ExitCode::SUCCESS),
         Command::Down(args) => down::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Status(args) => runtime()?.block_on(status::run(&args)).map(of),
+        Command::Bench(args) => runtime()?.block_on(bench::run(&args)).map(|()| ExitCode::SUCCESS),
         Command::Demo => runtime()?.block_on(demo::run()).map(|()| ExitCode::SUCCESS),
     }
 }

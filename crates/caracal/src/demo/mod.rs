@@ -5,53 +5,17 @@
 mod upstream;
 
 use bytes::Bytes;
-use caracal_client::{Admin, Caracal, ClientError, Places};
-use caracal_host::config::{Mode, Run, Sources};
-use caracal_host::{SystemEntropy, World};
+use caracal_client::{Caracal, ClientError};
 use http::Method;
 use serde_json::json;
 
 use self::upstream::Upstream;
-use crate::cli::ServiceName;
 use crate::failure::Failure;
-use crate::home::provision;
 use crate::output::{Mark, Style};
-use crate::stack::{Doors, Plan, Stack};
+use crate::own::{Own, own_stack};
 
 const LEDGER: &str = "resource://ledger";
 const KEY: &str = "sk-the-upstreams-real-key";
-
-/// A stack of its own in a temporary directory, and where it listens.
-pub(crate) struct Own {
-    pub(crate) stack: Stack,
-    pub(crate) places: Places,
-    pub(crate) admin: Admin,
-    _dir: tempfile::TempDir,
-}
-
-/// Starts a stack that nobody else uses, on free ports.
-pub(crate) async fn own_stack() -> Result<Own, Failure> {
-    let dir = tempfile::tempdir().map_err(|e| Failure::start(format!("no temporary directory: {e}")))?;
-    let doors = Doors::bind(None)?;
-    let at = |service: ServiceName| format!("http://localhost:{}", doors.port(service));
-    let places = Places { sts: at(ServiceName::Sts), coordinator: at(ServiceName::Coordinator), gateway: at(ServiceName::Gateway) };
-    let api = at(ServiceName::Api);
-    let made = provision(&dir.path().join("secrets"), |_| false, &SystemEntropy)?;
-    let mut builder = Sources::builder(Run::Up).default_mode(Mode::Dev).managed("ISSUER_URL", places.sts.clone());
-    let mut token = String::new();
-    for (name, value) in made.values {
-        if name == "CARACAL_ADMIN_TOKEN" {
-            token.clone_from(&value);
-        }
-        builder = builder.managed(name, value);
-    }
-    let sources = builder.build().map_err(|e| Failure::start(e.to_string()))?;
-    let data = dir.path().join("data");
-    crate::home::private_dir(&data)?;
-    let plan = Plan { sources, data, database_url: None, redis_url: None, doors };
-    let stack = Box::pin(Stack::start(plan, World::system())).await?;
-    Ok(Own { stack, places, admin: Admin::new(api, token), _dir: dir })
-}
 
 /// Says what happens, and stops where it does not.
 struct Tale {
