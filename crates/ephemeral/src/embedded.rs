@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use caracal_host::World;
-use caracal_store::journal::{Consume, Entry, Journal, Outcome, Purpose};
+use caracal_store::journal::{Consume, Entry, Journal, Outcome, Purpose, Spend};
 
 use crate::{Away, Kind, Presented, Taken};
 
@@ -35,8 +35,8 @@ impl Embedded {
             Kind::Nonce => Purpose::Nonce,
             Kind::Control => Purpose::Control,
         };
-        let consume = Some(Consume { purpose, id: presented.id.as_bytes().to_vec(), until: presented.until });
-        match self.journal.commit(Entry { consume, ..Entry::default() }).await {
+        let spend = Spend::Id(Consume { purpose, id: presented.id.as_bytes().to_vec(), until: presented.until });
+        match self.journal.commit(Entry { spend, ..Entry::default() }).await {
             Ok(Outcome::Durable) => Ok(Taken::First),
             Ok(Outcome::Spent) => Ok(Taken::Seen(None)),
             Ok(other) => Err(Away(format!("the journal answered {other:?}"))),

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use caracal_core::id::{Id, Jti, ZoneId};
 use caracal_core::time::Time;
-use caracal_store::journal::{Consume, Entry, Journal, Outcome, Purpose};
+use caracal_store::journal::{Consume, Entry, Journal, Outcome, Purpose, Spend};
 use futures::future::BoxFuture;
 
 /// What became of taking a mandate's id.
@@ -113,8 +113,8 @@ impl Consumed for Durable {
             if let seen @ Taken::Seen(_) = self.recent.take(zone, jti, issued, until, request_id).await? {
                 return Ok(seen);
             }
-            let consume = Some(Consume { purpose: Purpose::Mandate, id: jti.to_bytes().to_vec(), until });
-            match self.journal.commit(Entry { zone: Some(zone), consume, ..Entry::default() }).await {
+            let spend = Spend::Id(Consume { purpose: Purpose::Mandate, id: jti.to_bytes().to_vec(), until });
+            match self.journal.commit(Entry { zone: Some(zone), spend, ..Entry::default() }).await {
                 Ok(Outcome::Durable) => Ok(Taken::First),
                 Ok(Outcome::Spent) => Ok(Taken::Seen(None)),
                 Ok(other) => Err(NoMemory(format!("the journal answered {other:?}"))),

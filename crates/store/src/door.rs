@@ -318,7 +318,7 @@ impl Store {
                     let now = {
                         let mut tx = Tx::postgres(&mut transaction);
                         if let Some(zone) = zone {
-                            postgres::lock(&mut tx, zone, true).await?;
+                            postgres::lock(&mut tx, zone).await?;
                         }
                         postgres::now(&mut tx).await?
                     };
@@ -376,7 +376,7 @@ impl<T: Send + 'static, E: Send + 'static> Job for DoorJob<T, E> {
                     door.close().await?;
                     if let (Some(zone), Some(epoch)) = (door.zone, door.epoch) {
                         let fence = self.store.fence().clone();
-                        fence.raise(zone, epoch, &door.changed);
+                        fence.raise(zone, epoch, std::mem::take(&mut door.changed));
                         self.raised = Some((fence, zone));
                     }
                     self.result = Some(Ok(value));
@@ -392,7 +392,7 @@ impl<T: Send + 'static, E: Send + 'static> Job for DoorJob<T, E> {
 
     fn done(self: Box<Self>, outcome: Result<(), StoreError>) {
         if let Some((fence, zone)) = self.raised {
-            fence.settle(zone);
+            fence.settle(zone, outcome.is_ok());
         }
         let answer = match (self.result, outcome) {
             (Some(Ok(value)), Ok(())) => {

@@ -6,21 +6,19 @@
 //!
 //! On PostgreSQL the fence asks the primary; on SQLite the one writer tells it, before it answers anybody.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use caracal_core::id::{Id, ZoneId};
 use caracal_core::time::Time;
 use caracal_host::World;
 use sqlx::PgPool;
-use std::sync::{Mutex, PoisonError, RwLock};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::change::{Entity, Kind};
 use crate::error::StoreError;
-use crate::sql::{Tx, Value};
+use crate::sql::{Row, Tx, Value};
 
 /// Most changed entities that a zone remembers one by one; beyond it everything older is taken as changed.
 const REMEMBERED: usize = 65_536;
@@ -33,7 +31,20 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub struct Stamp {
     /// The zone's epoch in the snapshot the value was read from.
     pub epoch: u64,
-    life: u64,
+    life: Life,
+}
+
+/// The life of a zone's history as this process knows it: another one begins when the database turns out to have another.
+///
+/// Taken before a snapshot begins. Taken inside, it could be the life of what came after the snapshot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Life(u64);
+
+impl Life {
+    /// The stamp of a snapshot that began in this life and saw this epoch.
+    pub const fn at(self, epoch: u64) -> Stamp {
+        Stamp { epoch, life: self }
+    }
 }
 
 /// What the fence answers: the zone is known up to here, and it is this late.
@@ -50,12 +61,12 @@ pub struct Fresh {
 pub(crate) struct Held {
     pub(crate) epoch: u64,
     pub(crate) mark: i64,
-    life: u64,
+    life: Life,
 }
 
 impl Held {
     /// Whether a value with this stamp belongs to this history.
-    pub(crate) const fn is_of(self, stamp: Stamp) -> bool {
+    pub(crate) fn is_of(self, stamp: Stamp) -> bool {
         stamp.life == self.life
     }
 }
@@ -83,21 +94,23 @@ type Ask = oneshot::Sender<Result<Fresh, StoreError>>;
 struct Zone {
     id: ZoneId,
     known: Mutex<Known>,
-    /// SQLite: the number of doors between raise and settlement; a request that meets one waits for it.
-    unsettled: watch::Sender<u64>,
+    /// SQLite: how many doors have settled, in the order in which they raised.
+    settled: watch::Sender<u64>,
     /// PostgreSQL: requests that wait for the next query.
     asks: Mutex<Option<mpsc::UnboundedSender<Ask>>>,
-    lives: AtomicU64,
 }
 
 #[derive(Default)]
 struct Known {
     epoch: u64,
     mark: i64,
-    life: u64,
+    life: Life,
     /// Values stamped before this epoch are not to be trusted, whatever they are made of.
     floor: u64,
     changed: HashMap<Entity, u64>,
+    /// SQLite: how many doors have raised, and what those raised that wait for their commit.
+    raised: u64,
+    unsettled: VecDeque<(u64, Vec<Entity>)>,
 }
 
 impl Known {
@@ -111,6 +124,18 @@ impl Known {
             self.floor = self.changed.drain().map(|(_, at)| at).fold(self.floor, u64::max);
         }
         self.epoch = self.epoch.max(epoch);
+    }
+
+    /// Another history, or one that cannot be followed: nothing read before is to be trusted.
+    fn begin(&mut self, epoch: u64) {
+        self.life.0 += 1;
+        self.changed.clear();
+        self.epoch = epoch;
+        self.floor = epoch;
+    }
+
+    const fn stamp(&self) -> Stamp {
+        self.life.at(self.epoch)
     }
 
     fn good(&self, stamp: Stamp, of: &[Entity]) -> bool {
@@ -143,8 +168,8 @@ impl Fence {
         }
         let mut zones = self.inner.zones.write().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(zones.entry(id).or_insert_with(|| {
-            let unsettled = watch::channel(0).0;
-            Arc::new(Zone { id, known: Mutex::default(), unsettled, asks: Mutex::new(None), lives: AtomicU64::new(0) })
+            let settled = watch::channel(0).0;
+            Arc::new(Zone { id, known: Mutex::default(), settled, asks: Mutex::new(None) })
         }))
     }
 
@@ -154,10 +179,15 @@ impl Fence {
         let ask = async {
             match &self.inner.backend {
                 Backend::Sqlite => {
-                    let mut unsettled = zone.unsettled.subscribe();
-                    unsettled.wait_for(|doors| *doors == 0).await.map_err(|_| gone())?;
-                    let known = lock(&zone.known);
-                    Ok(Fresh { stamp: Stamp { epoch: known.epoch, life: known.life }, now: self.inner.world.now() })
+                    // Doors that raise from here on are none of this request's: it arrived before them.
+                    let (raised, waits) = {
+                        let known = lock(&zone.known);
+                        (known.raised, !known.unsettled.is_empty())
+                    };
+                    if waits {
+                        zone.settled.subscribe().wait_for(|settled| *settled >= raised).await.map_err(|_| gone())?;
+                    }
+                    Ok(Fresh { stamp: lock(&zone.known).stamp(), now: self.inner.world.now() })
                 }
                 Backend::Postgres(pool) => self.ask(&zone, pool).await,
             }
@@ -174,11 +204,11 @@ impl Fence {
         known.good(stamp, of)
     }
 
-    /// The stamp for a snapshot that saw this epoch, as long as its history is the one known here.
-    pub fn stamp(&self, id: ZoneId, epoch: u64) -> Stamp {
+    /// The life of the zone's history, to be taken before a snapshot begins.
+    pub fn life(&self, id: ZoneId) -> Life {
         let zone = self.zone(id);
         let known = lock(&zone.known);
-        Stamp { epoch, life: known.life }
+        known.life
     }
 
     /// The history of the zone as it is known here, for a commit that must stand on the same one.
@@ -188,16 +218,36 @@ impl Fence {
         Held { epoch: known.epoch, mark: known.mark, life: known.life }
     }
 
-    /// SQLite: raised before its commit. Who asks for a fresh view now waits.
-    pub(crate) fn raise(&self, id: ZoneId, epoch: u64, entities: &[Entity]) {
+    /// SQLite: a door raised before its commit. Who asks for a fresh view from here on waits for that commit.
+    pub(crate) fn raise(&self, id: ZoneId, epoch: u64, entities: Vec<Entity>) {
         let zone = self.zone(id);
-        zone.unsettled.send_modify(|doors| *doors += 1);
-        lock(&zone.known).apply(epoch, entities.iter().copied());
+        let mut known = lock(&zone.known);
+        known.raised += 1;
+        known.unsettled.push_back((epoch, entities));
     }
 
-    /// SQLite: the commit is over. If it failed, what was applied was only more careful than needed.
-    pub(crate) fn settle(&self, id: ZoneId) {
-        self.zone(id).unsettled.send_modify(|doors| *doors = doors.saturating_sub(1));
+    /// SQLite, inside the writer's transaction: [`Self::good`], and no door of this transaction raised any of these entities.
+    pub(crate) fn stands(&self, id: ZoneId, stamp: Stamp, of: &[Entity]) -> bool {
+        let zone = self.zone(id);
+        let known = lock(&zone.known);
+        known.good(stamp, of) && !known.unsettled.iter().any(|(_, raised)| raised.iter().any(|entity| of.contains(entity)))
+    }
+
+    /// SQLite: the commit of the zone's oldest unsettled door is over. One that failed left an epoch that never was, and perhaps
+    /// more than that: what is held of the zone is read again.
+    pub(crate) fn settle(&self, id: ZoneId, committed: bool) {
+        let zone = self.zone(id);
+        {
+            let mut known = lock(&zone.known);
+            match known.unsettled.pop_front() {
+                Some((epoch, entities)) if committed => known.apply(epoch, entities),
+                _ => {
+                    let epoch = known.epoch;
+                    known.begin(epoch);
+                }
+            }
+        }
+        zone.settled.send_modify(|settled| *settled += 1);
     }
 
     /// A request shares only the answer of a query that had not begun when it arrived: a task takes all that wait, asks once, and
@@ -246,52 +296,46 @@ async fn query(zone: &Zone, pool: &PgPool) -> Result<Fresh, StoreError> {
         let known = lock(&zone.known);
         (known.epoch, known.mark)
     };
+    // Who holds nothing has nothing to forget, and reads no log.
+    let since = if held == 0 { u64::MAX } else { held };
     let mut conn = pool.acquire().await?;
     let rows = Tx::postgres(&mut conn)
         .all(
-            "SELECT e.epoch, e.mark, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, c.epoch, c.kind, c.entity_id, \
-             (SELECT h.mark FROM change_log h WHERE h.zone_id = $1 AND h.epoch = $2 LIMIT 1) \
-             FROM zone_epochs e LEFT JOIN change_log c ON c.zone_id = e.zone_id AND c.epoch > $2 WHERE e.zone_id = $1",
-            vec![Value::id(zone.id), Value::from(held)],
+            "SELECT t.now, coalesce(e.epoch, 0), coalesce(e.mark, 0), \
+             (SELECT h.mark FROM change_log h WHERE h.zone_id = $1 AND h.epoch = $2 LIMIT 1), c.epoch, c.kind, c.entity_id \
+             FROM (SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now) t \
+             LEFT JOIN zone_epochs e ON e.zone_id = $1 LEFT JOIN change_log c ON c.zone_id = $1 AND c.epoch > $2 LIMIT $3",
+            vec![Value::id(zone.id), since.into(), (REMEMBERED + 1).into()],
         )
         .await?;
-    let Some(head) = rows.first() else {
-        // No row: the zone does not exist, and every value of it is absence, which is never cached.
-        let mut conn_now = Tx::postgres(&mut conn);
-        let now = conn_now.first("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint", vec![]).await?;
-        let now = now.ok_or_else(gone)?.time(0)?;
-        let known = lock(&zone.known);
-        return Ok(Fresh { stamp: Stamp { epoch: known.epoch, life: known.life }, now });
-    };
-    let (epoch, new_mark, now) = (head.count(0)?, head.int(1)?, head.time(2)?);
+    let head = rows.first().ok_or_else(gone)?;
+    let (now, epoch, new_mark) = (head.time(0)?, head.count(1)?, head.int(2)?);
     // At the epoch we hold, the mark itself must be ours; past it, the log must still have ours at that place.
-    let same_history = held == 0 || (epoch == held && new_mark == mark) || (epoch > held && head.opt_int(6)? == Some(mark));
-    let mut changes = Vec::with_capacity(rows.len());
-    for row in &rows {
-        let (Some(at), Some(kind), Some(id)) = (row.opt_int(3)?, row.opt_int(4)?, row.opt_bytes(5)?) else { continue };
-        let kind = Kind::of(kind).ok_or_else(|| StoreError::inconsistent("change_log", "kind", kind.to_string()))?;
-        let id = id.try_into().map_err(|_| StoreError::inconsistent("change_log", "entity_id", "not 16 bytes"))?;
-        changes.push((u64::try_from(at).unwrap_or(0), Entity { kind, id }));
-    }
+    let ours = if epoch == held { new_mark == mark } else { epoch > held && head.opt_int(3)? == Some(mark) };
+    let changes = rows.iter().filter_map(|row| change(row, 4).transpose()).collect::<Result<Vec<_>, _>>()?;
     let mut known = lock(&zone.known);
-    if known.epoch > epoch && same_history {
-        // Somebody applied a later answer meanwhile.
-        return Ok(Fresh { stamp: Stamp { epoch: known.epoch, life: known.life }, now });
-    }
-    if !same_history || held == 0 {
-        // Another history reached this number, the log was pruned, or we knew nothing: begin a new life, trust nothing older.
-        known.life = zone.lives.fetch_add(1, Ordering::Relaxed) + 1;
-        known.changed.clear();
-        known.epoch = epoch;
-        known.floor = epoch;
-    } else {
+    if ours && changes.len() <= REMEMBERED {
         for (at, entity) in changes {
             known.apply(at, [entity]);
         }
+        known.epoch = epoch;
+    } else {
+        // We knew nothing, another history reached this number, the log was pruned, or it is longer than what can be remembered.
+        known.begin(epoch);
     }
-    known.epoch = epoch;
     known.mark = new_mark;
-    Ok(Fresh { stamp: Stamp { epoch, life: known.life }, now })
+    Ok(Fresh { stamp: known.stamp(), now })
+}
+
+/// A row of the change log: epoch, kind and id in three columns; `None` where an outer join found none.
+pub(crate) fn change(row: &Row, first: usize) -> Result<Option<(u64, Entity)>, StoreError> {
+    if row.opt_int(first)?.is_none() {
+        return Ok(None);
+    }
+    let (epoch, number) = (row.count(first)?, row.int(first + 1)?);
+    let kind = Kind::of(number).ok_or_else(|| StoreError::inconsistent("change_log", "kind", number.to_string()))?;
+    let id = row.bytes(first + 2)?.try_into().map_err(|_| StoreError::inconsistent("change_log", "entity_id", "not 16 bytes"))?;
+    Ok(Some((epoch, Entity { kind, id })))
 }
 
 /// The advisory lock of a zone on PostgreSQL: shared by journals, exclusive for the door.
@@ -301,3 +345,6 @@ pub(crate) fn lock_key(zone: ZoneId) -> i64 {
     tail.copy_from_slice(&bytes[8..]);
     i64::from_be_bytes(tail)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,6 @@
 //! What PostgreSQL needs beside the shared statements: locks, clock, pool.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use caracal_core::id::ZoneId;
@@ -38,10 +39,15 @@ pub(crate) async fn connect(url: &str, connections: u32) -> Result<PgPool, Store
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// Takes the zone's lock until the transaction ends, in a statement before the one that reads.
-pub(crate) async fn lock(tx: &mut Tx<'_>, zone: ZoneId, exclusive: bool) -> Result<(), StoreError> {
-    let sql = if exclusive { "SELECT 1 FROM pg_advisory_xact_lock($1)" } else { "SELECT 1 FROM pg_advisory_xact_lock_shared($1)" };
-    tx.all(sql, vec![Value::from(lock_key(zone))]).await.map(|_| ())
+/// Takes a zone's lock alone until the transaction ends, in a statement before the one that reads.
+pub(crate) async fn lock(tx: &mut Tx<'_>, zone: ZoneId) -> Result<(), StoreError> {
+    tx.all("SELECT 1 FROM pg_advisory_xact_lock($1)", vec![Value::from(lock_key(zone))]).await.map(|_| ())
+}
+
+/// Shares zones' locks with other journals until the transaction ends, in a statement before the one that reads.
+pub(crate) async fn lock_shared(tx: &mut Tx<'_>, keys: BTreeSet<i64>) -> Result<(), StoreError> {
+    let sql = "SELECT count(pg_advisory_xact_lock_shared(key)) FROM unnest($1::bigint[]) AS zone(key)";
+    tx.all(sql, vec![Value::Ints(keys.into_iter().collect())]).await.map(|_| ())
 }
 
 /// The advisory lock of what belongs to no zone.

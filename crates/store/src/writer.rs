@@ -18,6 +18,9 @@ const GROUP: usize = 256;
 /// Most jobs that wait; beyond it callers wait to wait.
 const QUEUE: usize = 4096;
 
+/// Takes back what the job that runs has written so far; it may go on.
+pub(crate) const UNDO: &str = "ROLLBACK TO job";
+
 /// A unit of work: runs inside a savepoint, and learns afterwards whether the transaction committed.
 pub(crate) trait Job: Send {
     /// Does the work; an error rolls this job back and no other.
@@ -83,7 +86,7 @@ async fn savepoint(conn: &mut SqliteConnection, job: &mut dyn Job) -> Result<(),
     match outcome {
         Ok(()) => control(conn, "RELEASE job").await,
         Err(e) => {
-            control(conn, "ROLLBACK TO job").await?;
+            control(conn, UNDO).await?;
             control(conn, "RELEASE job").await?;
             Err(e)
         }

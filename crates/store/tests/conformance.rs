@@ -1,158 +1,33 @@
 //! One suite, every backend: what the store promises to whoever stands on it.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests")]
 
+mod support;
+
 use std::time::Duration;
 
-use caracal_core::claims::SubjectType;
-use caracal_core::constraint::{Authority, Constraints};
-use caracal_core::delegation::{Delegation, Path, Status};
-use caracal_core::id::{ApplicationId, AuthorityRecordId, DelegationId, SessionId, ZoneId};
+use caracal_core::delegation::Path;
+use caracal_core::id::{ApplicationId, AuthorityRecordId};
 use caracal_core::message::Producer;
-use caracal_core::scope::Scopes;
-use caracal_core::session::Lifecycle;
 use caracal_core::time::Time;
 use caracal_host::World;
 use caracal_store::change::Entity;
 use caracal_store::coordination::{cascade, delegations, sessions};
-use caracal_store::journal::{Consume, Entry, NewRecord, Outcome, Purpose, Reads, SpooledEvent};
-use caracal_store::management::{Application, NewApplication, NewZone, Zone};
+use caracal_store::journal::{Consume, Entry, NewRecord, Outcome, Purpose, Reads, Spend, SpooledEvent};
+use caracal_store::management::Application;
 use caracal_store::path::Asked;
 use caracal_store::{DoorError, Store, StoreConfig, StoreError};
-use caracal_testkit::Database;
 
-struct Fixture {
-    store: Store,
-    world: World,
-    zone: ZoneId,
-    application: ApplicationId,
-    _database: Database,
-}
-
-async fn fixtures() -> Vec<Fixture> {
-    let mut all = Vec::new();
-    for database in caracal_testkit::backends().await {
-        let world = World::system();
-        let config =
-            StoreConfig { database_url: database.url().map(str::to_owned), dir: database.dir().to_owned(), connections: 10 };
-        let store = Store::open(&config, world.clone(), None).await.unwrap_or_else(|e| panic!("{}: {e}", database.name()));
-        let (zone, application) = (world.mint(), world.mint());
-        store
-            .door::<_, (), _>(None, Producer::Api, move |door| {
-                Box::pin(async move {
-                    Zone::insert(
-                        door,
-                        NewZone { id: zone, name: "z".into(), slug: zone.to_string(), dcr_enabled: false, by: "t".into() },
-                    )
-                    .await?;
-                    let new = NewApplication {
-                        id: application,
-                        zone,
-                        name: "a".into(),
-                        traits: vec![],
-                        verifier: "v".into(),
-                        by: "t".into(),
-                    };
-                    Application::insert(door, new).await?;
-                    Ok(())
-                })
-            })
-            .await
-            .unwrap();
-        all.push(Fixture { store, world, zone, application, _database: database });
-    }
-    all
-}
-
-impl Fixture {
-    async fn session(&self, parent: Option<SessionId>) -> SessionId {
-        let new = sessions::NewSession {
-            id: self.world.mint(),
-            zone: self.zone,
-            application: self.application,
-            record: self.world.mint(),
-            user: false,
-            parent,
-            depth: 0,
-            lifecycle: Lifecycle::Task { ttl_seconds: 600 },
-            labels: vec!["clerk".into()],
-            metadata: serde_json::json!({}),
-        };
-        let id = new.id;
-        self.store
-            .door::<_, (), _>(Some(self.zone), Producer::Coordinator, move |door| {
-                Box::pin(async move { Ok(sessions::insert(door, &new).await?) })
-            })
-            .await
-            .unwrap();
-        id
-    }
-
-    async fn edge(&self, source: SessionId, target: SessionId, parent: Option<DelegationId>, budget: Option<i64>) -> DelegationId {
-        let edge = Delegation {
-            id: self.world.mint(),
-            parent,
-            source,
-            target,
-            issuer: self.application,
-            receiver: self.application,
-            resource_id: None,
-            authority: Authority {
-                scopes: Scopes::of_text("a b"),
-                resource: None,
-                expires_at: self.world.now().plus_secs(300),
-                constraints: Constraints { budget, ..Constraints::default() },
-            },
-            status: Status::Active,
-            version: 0,
-            budget_spent: 0,
-            presented: false,
-            created_at: self.world.now(),
-            revoked_at: None,
-        };
-        let (id, zone) = (edge.id, self.zone);
-        self.store
-            .door::<_, (), _>(Some(zone), Producer::Coordinator, move |door| {
-                Box::pin(async move { Ok(delegations::insert(door, zone, &edge).await?) })
-            })
-            .await
-            .unwrap();
-        id
-    }
-
-    async fn revoke(&self, edge: DelegationId) -> cascade::Ended {
-        let zone = self.zone;
-        self.store
-            .door::<_, (), _>(Some(zone), Producer::Coordinator, move |door| {
-                Box::pin(async move { Ok(cascade::revoke_edge(door, zone, edge, "r").await?.unwrap()) })
-            })
-            .await
-            .unwrap()
-    }
-
-    fn record(&self) -> NewRecord {
-        let now = self.world.now();
-        NewRecord {
-            id: self.world.mint(),
-            subject_type: SubjectType::Application,
-            subject: "s".into(),
-            application: self.application,
-            parent: None,
-            expires_at: now.plus_secs(60),
-            at: now,
-        }
-    }
-}
+use support::{each, new_application};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_door_leaves_nothing() {
-    for f in fixtures().await {
+    for f in each().await {
         let (zone, id): (_, ApplicationId) = (f.zone, f.world.mint());
         let outcome = f
             .store
             .door::<(), &str, _>(Some(zone), Producer::Api, move |door| {
                 Box::pin(async move {
-                    let new = NewApplication { id, zone, name: "b".into(), traits: vec![], verifier: "v".into(), by: "t".into() };
-                    Application::insert(door, new).await?;
+                    Application::insert(door, new_application(id, zone, "b")).await?;
                     Err(DoorError::Refused("no"))
                 })
             })
@@ -165,15 +40,12 @@ async fn a_refused_door_leaves_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_failing_door_fails_one() {
-    for f in fixtures().await {
+    for f in each().await {
         let zone = f.zone;
         let make = |name: &'static str| {
             let id = f.world.mint();
             f.store.door::<_, (), _>(Some(zone), Producer::Api, move |door| {
-                Box::pin(async move {
-                    let new = NewApplication { id, zone, name: name.into(), traits: vec![], verifier: "v".into(), by: "t".into() };
-                    Ok(Application::insert(door, new).await?)
-                })
+                Box::pin(async move { Ok(Application::insert(door, new_application(id, zone, name)).await?) })
             })
         };
         // "a" is taken, in any case; the others share the writer's transaction with it.
@@ -185,16 +57,13 @@ async fn one_failing_door_fails_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_caller_that_hangs_up_leaves_the_write_whole_or_absent() {
-    for f in fixtures().await {
+    for f in each().await {
         let zone = f.zone;
         for pause in 0..40_u64 {
             let id: ApplicationId = f.world.mint();
             let name = format!("hang-{pause}");
             let door = f.store.door::<_, (), _>(Some(zone), Producer::Api, move |door| {
-                Box::pin(async move {
-                    let new = NewApplication { id, zone, name, traits: vec![], verifier: "v".into(), by: "t".into() };
-                    Ok(Application::insert(door, new).await?)
-                })
+                Box::pin(async move { Ok(Application::insert(door, new_application(id, zone, &name)).await?) })
             });
             // Dropped at a different await each time.
             let _ = tokio::time::timeout(Duration::from_micros(pause * 60), door).await;
@@ -218,7 +87,7 @@ async fn a_caller_that_hangs_up_leaves_the_write_whole_or_absent() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_read_before_a_revocation_mints_nothing_after_it() {
-    for f in fixtures().await {
+    for f in each().await {
         let (a, b) = (f.session(None).await, f.session(None).await);
         let edge = f.edge(a, b, None, None).await;
         f.store.fence().fresh(f.zone).await.unwrap();
@@ -247,7 +116,7 @@ async fn what_was_read_before_a_revocation_mints_nothing_after_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_of_something_else_stales_nothing() {
-    for f in fixtures().await {
+    for f in each().await {
         let session = f.session(None).await;
         f.store.fence().fresh(f.zone).await.unwrap();
         let refs = f.store.references(f.zone, Asked { session: Some(session), ..Asked::default() }).await.unwrap();
@@ -266,9 +135,9 @@ async fn a_change_of_something_else_stales_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_id_is_used_up_once_also_in_one_group() {
-    for f in fixtures().await {
+    for f in each().await {
         let entry = |id: u8| Entry {
-            consume: Some(Consume { purpose: Purpose::Mandate, id: vec![id; 16], until: f.world.now().plus_secs(60) }),
+            spend: Spend::Id(Consume { purpose: Purpose::Mandate, id: vec![id; 16], until: f.world.now().plus_secs(60) }),
             events: vec![SpooledEvent { id: f.world.mint(), data: b"{}".to_vec(), sig: String::new() }],
             ..Entry::default()
         };
@@ -278,22 +147,39 @@ async fn an_id_is_used_up_once_also_in_one_group() {
         let spent = all.iter().filter(|o| matches!(o, Ok(Outcome::Spent))).count();
         assert_eq!((durable, spent), (8, 56));
         assert_eq!(f.store.spool_depth().await.unwrap() - before, 8, "evidence of what was refused is not written with it");
-        let other =
-            Entry { consume: Some(Consume { purpose: Purpose::Nonce, id: vec![0; 16], until: f.world.now() }), ..Entry::default() };
+        let other = Entry {
+            spend: Spend::Id(Consume { purpose: Purpose::Nonce, id: vec![0; 16], until: f.world.now() }),
+            ..Entry::default()
+        };
         assert_eq!(f.store.journal().commit(other).await.unwrap(), Outcome::Durable, "another purpose is another id");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn budgets_of_a_path_rise_together_or_not_at_all() {
-    for f in fixtures().await {
+    for f in each().await {
         let (a, b, c) = (f.session(None).await, f.session(None).await, f.session(None).await);
         let root = f.edge(a, b, None, Some(3)).await;
         let leaf = f.edge(b, c, Some(root), Some(100)).await;
-        let entry = || Entry { zone: Some(f.zone), budget: vec![root, leaf], record: Some(f.record()), ..Entry::default() };
+        let shown = f.edge(a, c, None, None).await;
+        let entry = || Entry {
+            zone: Some(f.zone),
+            spend: Spend::Budgets(vec![root, leaf]),
+            presented: vec![shown],
+            record: Some(f.record()),
+            events: vec![SpooledEvent { id: f.world.mint(), data: b"{}".to_vec(), sig: String::new() }],
+            ..Entry::default()
+        };
+        let before = f.store.spool_depth().await.unwrap();
         let all = futures::future::join_all((0..8).map(|_| f.store.journal().commit(entry()))).await;
         assert_eq!(all.iter().filter(|o| matches!(o, Ok(Outcome::Durable))).count(), 3);
         assert_eq!(all.iter().filter(|o| matches!(o, Ok(Outcome::Exhausted(e)) if *e == root)).count(), 5);
+        let alone = Entry { presented: vec![root], ..entry() };
+        assert_eq!(f.store.journal().commit(alone).await.unwrap(), Outcome::Exhausted(root));
+        assert_eq!(f.count("authority_records").await, 3, "who is refused has no record");
+        assert_eq!(f.store.spool_depth().await.unwrap() - before, 3, "no evidence of a mint");
+        let presented = "delegations WHERE presented = 1";
+        assert_eq!(f.count(presented).await, 1, "and has presented nothing");
         let zone = f.zone;
         let spent = f.store.read(move |tx| Box::pin(async move { delegations::get(tx, zone, leaf).await })).await.unwrap().unwrap();
         assert_eq!(spent.budget_spent, 3);
@@ -302,7 +188,7 @@ async fn budgets_of_a_path_rise_together_or_not_at_all() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ending_a_session_ends_what_hangs_on_it_and_says_so_once() {
-    for f in fixtures().await {
+    for f in each().await {
         let root = f.session(None).await;
         let child = f.session(Some(root)).await;
         let grandchild = f.session(Some(child)).await;
@@ -339,7 +225,7 @@ async fn ending_a_session_ends_what_hangs_on_it_and_says_so_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_has_one_holder_and_a_generation() {
-    for f in fixtures().await {
+    for f in each().await {
         let life = Duration::from_mins(1);
         let first = f.store.lease("dispatch", "a".into(), life).await.unwrap().unwrap();
         assert_eq!(f.store.lease("dispatch", "a".into(), life).await.unwrap(), Some(first), "renewed");
@@ -364,7 +250,7 @@ async fn opening_twice_migrates_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn races_of_mint_and_revoke() {
     // The heart of the fence: whatever the interleaving, no record is durable that was decided on what a revocation took back.
-    for f in fixtures().await {
+    for f in each().await {
         for round in 0..50 {
             let (a, b) = (f.session(None).await, f.session(None).await);
             let edge = f.edge(a, b, None, None).await;

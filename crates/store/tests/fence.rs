@@ -1,164 +1,25 @@
 //! The freshness fence, a test for each rule of the architecture's table, by the rule's own words. Each fails without its rule.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests")]
 
+mod support;
+
 use std::time::Duration;
 
-use caracal_core::claims::SubjectType;
-use caracal_core::id::{ApplicationId, Id, SessionId, ZoneId};
-use caracal_core::message::Producer;
-use caracal_core::session::Lifecycle;
-use caracal_host::World;
+use caracal_core::id::Id;
+use caracal_store::StoreError;
 use caracal_store::change::Entity;
-use caracal_store::coordination::{cascade, sessions};
-use caracal_store::fence::Stamp;
-use caracal_store::journal::{Entry, NewRecord, Outcome, Reads};
-use caracal_store::management::{Application, NewApplication, NewZone, Zone};
+use caracal_store::journal::Outcome;
 use caracal_store::path::Asked;
-use caracal_store::{Store, StoreConfig, StoreError};
-use caracal_testkit::Database;
-use sqlx::{Connection, PgConnection, Row};
+use sqlx::Connection;
 use tokio::sync::oneshot;
 
-struct Fixture {
-    store: Store,
-    world: World,
-    zone: ZoneId,
-    application: ApplicationId,
-    database: Database,
-}
-
-async fn open(database: &Database, connections: u32) -> Store {
-    let config = StoreConfig { database_url: database.url().map(str::to_owned), dir: database.dir().to_owned(), connections };
-    Store::open(&config, World::system(), None).await.unwrap()
-}
-
-async fn fixture(database: Database, connections: u32) -> Fixture {
-    let store = open(&database, connections).await;
-    let world = World::system();
-    let (zone, application) = (world.mint(), world.mint());
-    store
-        .door::<_, (), _>(None, Producer::Api, move |door| {
-            Box::pin(async move {
-                let new = NewZone { id: zone, name: "z".into(), slug: zone.to_string(), dcr_enabled: false, by: "t".into() };
-                Zone::insert(door, new).await?;
-                let new = NewApplication {
-                    id: application,
-                    zone,
-                    name: "a".into(),
-                    traits: vec![],
-                    verifier: "v".into(),
-                    by: "t".into(),
-                };
-                Application::insert(door, new).await?;
-                Ok(())
-            })
-        })
-        .await
-        .unwrap();
-    Fixture { store, world, zone, application, database }
-}
-
-async fn each() -> Vec<Fixture> {
-    let mut all = Vec::new();
-    for database in caracal_testkit::backends().await {
-        all.push(fixture(database, 10).await);
-    }
-    all
-}
-
-/// On PostgreSQL alone; `None` where there is none.
-async fn postgres(connections: u32) -> Option<Fixture> {
-    Some(fixture(caracal_testkit::postgres().await?, connections).await)
-}
-
-impl Fixture {
-    async fn session(&self) -> SessionId {
-        let new = sessions::NewSession {
-            id: self.world.mint(),
-            zone: self.zone,
-            application: self.application,
-            record: self.world.mint(),
-            user: false,
-            parent: None,
-            depth: 0,
-            lifecycle: Lifecycle::Task { ttl_seconds: 600 },
-            labels: vec![],
-            metadata: serde_json::json!({}),
-        };
-        let id = new.id;
-        self.store
-            .door::<_, (), _>(Some(self.zone), Producer::Coordinator, move |door| {
-                Box::pin(async move { Ok(sessions::insert(door, &new).await?) })
-            })
-            .await
-            .unwrap();
-        id
-    }
-
-    async fn end(&self, session: SessionId) {
-        end(&self.store, self.zone, session).await;
-    }
-
-    async fn fresh(&self) -> Stamp {
-        self.store.fence().fresh(self.zone).await.unwrap().stamp
-    }
-
-    fn good(&self, stamp: Stamp, of: &[Entity]) -> bool {
-        self.store.fence().good(self.zone, stamp, of)
-    }
-
-    fn mint(&self, stamp: Stamp, entities: Vec<Entity>) -> Entry {
-        let now = self.world.now();
-        let record = NewRecord {
-            id: self.world.mint(),
-            subject_type: SubjectType::Application,
-            subject: "s".into(),
-            application: self.application,
-            parent: None,
-            expires_at: now.plus_secs(60),
-            at: now,
-        };
-        Entry { zone: Some(self.zone), reads: Some(Reads { stamp, entities }), record: Some(record), ..Entry::default() }
-    }
-
-    async fn raw(&self) -> PgConnection {
-        PgConnection::connect(self.database.url().unwrap()).await.unwrap()
-    }
-
-    fn lock_key(&self) -> i64 {
-        i64::from_be_bytes(self.zone.to_bytes()[8..].try_into().unwrap())
-    }
-
-    /// Waits until somebody waits for an advisory lock.
-    async fn somebody_waits(&self) {
-        let mut look = self.raw().await;
-        for _ in 0..400 {
-            let waiting = sqlx::query(
-                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
-            );
-            if waiting.fetch_one(&mut look).await.unwrap().get::<i64, _>(0) > 0 {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        panic!("nobody waits for the zone's lock");
-    }
-}
-
-async fn end(store: &Store, zone: ZoneId, session: SessionId) {
-    store
-        .door::<_, (), _>(Some(zone), Producer::Coordinator, move |door| {
-            Box::pin(async move { Ok(cascade::end_sessions(door, zone, &[session], cascade::Manner::Terminated, "r", "r").await?) })
-        })
-        .await
-        .unwrap();
-}
+use support::{each, end, open, postgres};
 
 /// "A reload reads epoch, changes and entities in one snapshot": a change between two reads of one load is seen by neither.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_load_reads_one_snapshot() {
     for f in each().await {
-        let session = f.session().await;
+        let session = f.session(None).await;
         let zone = f.zone;
         let (reached, between) = oneshot::channel();
         let (go_on, resumed) = oneshot::channel::<()>();
@@ -192,7 +53,7 @@ async fn a_load_reads_one_snapshot() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_load_does_not_put_back_what_a_revocation_took_out() {
     for f in each().await {
-        let (session, other) = (f.session().await, f.session().await);
+        let (session, other) = (f.session(None).await, f.session(None).await);
         f.fresh().await;
         // Read before the end, arrives after it.
         let slow = f.store.references(f.zone, Asked { session: Some(session), ..Asked::default() }).await.unwrap();
@@ -215,7 +76,7 @@ async fn another_history_empties_the_caches() {
          pruned_before = epoch + 9 WHERE zone_id = $1",
     ] {
         let Some(f) = postgres(10).await else { return };
-        let session = f.session().await;
+        let session = f.session(None).await;
         let before = f.fresh().await;
         assert!(f.good(before, &[Entity::session(session)]));
         f.fresh().await;
@@ -229,12 +90,36 @@ async fn another_history_empties_the_caches() {
     }
 }
 
+/// ".. of what was read": a snapshot of before the fail-over is not one of the history after it, however late it is looked at.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_belongs_to_the_history_it_began_in() {
+    let Some(f) = postgres(10).await else { return };
+    let session = f.session(None).await;
+    f.fresh().await;
+    let mut other = f.raw().await;
+    let mut stalls = other.begin().await.unwrap();
+    sqlx::query("LOCK TABLE zones IN ACCESS EXCLUSIVE MODE").execute(&mut *stalls).await.unwrap();
+    let (store, zone) = (f.store.clone(), f.zone);
+    let asked = Asked { session: Some(session), ..Asked::default() };
+    let references = tokio::spawn(async move { store.references(zone, asked).await.unwrap() });
+    f.waiting(1).await;
+    let store = f.store.clone();
+    let view = tokio::spawn(async move { store.zone_rows(zone, caracal_core::time::Time::EPOCH).await.unwrap().unwrap() });
+    f.waiting(2).await;
+    // The same number under another mark: another history. It is noticed before the loads have an answer.
+    f.run("UPDATE zone_epochs SET mark = mark + 1").await;
+    f.fresh().await;
+    stalls.commit().await.unwrap();
+    assert!(!f.good(references.await.unwrap().stamp, &[Entity::session(session)]));
+    assert!(!f.good(view.await.unwrap().stamp, &[Entity::VIEW]));
+}
+
 /// "The commit that makes it durable looks for that among the changes since": a record is never younger than the revocation of what it
 /// stands on, and a busy zone does not starve.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_looks_again_at_what_its_decision_read() {
     for f in each().await {
-        let (session, other) = (f.session().await, f.session().await);
+        let (session, other) = (f.session(None).await, f.session(None).await);
         let stamp = f.fresh().await;
         f.end(other).await;
         let entry = f.mint(stamp, vec![Entity::VIEW, Entity::session(session)]);
@@ -254,7 +139,7 @@ async fn a_commit_looks_again_at_what_its_decision_read() {
 #[tokio::test(flavor = "multi_thread")]
 async fn journals_share_the_zones_lock_and_the_door_has_it_alone() {
     let Some(f) = postgres(10).await else { return };
-    let session = f.session().await;
+    let session = f.session(None).await;
     let stamp = f.fresh().await;
     let mut journal = f.raw().await;
     let mut under_way = journal.begin().await.unwrap();
@@ -264,7 +149,7 @@ async fn journals_share_the_zones_lock_and_the_door_has_it_alone() {
     assert_eq!(second.expect("a journal waits for no journal").unwrap(), Outcome::Durable);
     let (store, zone) = (f.store.clone(), f.zone);
     let door = tokio::spawn(async move { end(&store, zone, session).await });
-    f.somebody_waits().await;
+    f.waiting(1).await;
     assert!(!door.is_finished(), "the door waits for the journal under way");
     under_way.commit().await.unwrap();
     door.await.unwrap();
@@ -274,7 +159,7 @@ async fn journals_share_the_zones_lock_and_the_door_has_it_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_lock_is_taken_before_the_changes_are_read() {
     let Some(f) = postgres(10).await else { return };
-    let session = f.session().await;
+    let session = f.session(None).await;
     let stamp = f.fresh().await;
     let mut other = f.raw().await;
     let mut door = other.begin().await.unwrap();
@@ -282,7 +167,7 @@ async fn the_lock_is_taken_before_the_changes_are_read() {
     let journal = f.store.journal().clone();
     let entry = f.mint(stamp, vec![Entity::session(session)]);
     let mint = tokio::spawn(async move { journal.commit(entry).await.unwrap() });
-    f.somebody_waits().await;
+    f.waiting(1).await;
     let zone = f.zone.to_bytes().to_vec();
     sqlx::query("UPDATE zone_epochs SET epoch = epoch + 1, mark = mark + 1 WHERE zone_id = $1")
         .bind(&zone)
@@ -305,7 +190,7 @@ async fn the_lock_is_taken_before_the_changes_are_read() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_only_adds_raises_nothing() {
     for f in each().await {
-        let session = f.session().await;
+        let session = f.session(None).await;
         let before = f.fresh().await;
         let entry = f.mint(before, vec![Entity::session(session)]);
         assert_eq!(f.store.journal().commit(entry).await.unwrap(), Outcome::Durable);

@@ -1,20 +1,20 @@
 //! Writes that meet: one failure fails one, nobody waits in a circle, and nothing commits onto a history it was not decided on.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests")]
 
+mod support;
+
 use caracal_core::claims::SubjectType;
-use caracal_core::id::ZoneId;
+use caracal_core::id::{Id, ZoneId};
 use caracal_core::message::Producer;
 use caracal_host::World;
 use caracal_store::change::Entity;
-use caracal_store::journal::{Consume, Entry, NewRecord, Outcome, Purpose, Reads};
-use caracal_store::{AdminAudit, Store, StoreConfig};
-use caracal_testkit::Database;
+use caracal_store::coordination::delegations;
+use caracal_store::journal::{Consume, Entry, NewRecord, Outcome, Purpose, Reads, Spend};
+use caracal_store::{AdminAudit, Store};
+use sqlx::Connection;
 use tokio::task::JoinSet;
 
-async fn open(database: &Database) -> Store {
-    let config = StoreConfig { database_url: database.url().map(str::to_owned), dir: database.dir().to_owned(), connections: 10 };
-    Store::open(&config, World::system(), None).await.unwrap_or_else(|e| panic!("{}: {e}", database.name()))
-}
+use support::{open, postgres};
 
 async fn change(store: &Store, zone: ZoneId) {
     let raise = store.door::<_, (), _>(Some(zone), Producer::Api, |door| {
@@ -58,7 +58,7 @@ fn administrative(n: usize) -> AdminAudit {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn administrative_records_of_many_zones_and_of_none_do_not_meet() {
     for database in caracal_testkit::backends().await {
-        let (store, world) = (open(&database).await, World::system());
+        let (store, world) = (open(&database, 10).await, World::system());
         let mut doors = JoinSet::new();
         for n in 0..60 {
             // Forty zones, and twenty doors of none.
@@ -83,7 +83,7 @@ async fn administrative_records_of_many_zones_and_of_none_do_not_meet() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn an_entry_that_the_database_refuses_fails_alone() {
     for database in caracal_testkit::backends().await {
-        let (store, world) = (open(&database).await, World::system());
+        let (store, world) = (open(&database, 10).await, World::system());
         let (zone, twice) = (world.mint(), record(&World::system()));
         let mut entries = JoinSet::new();
         for n in 0..40 {
@@ -104,21 +104,56 @@ async fn two_processes_shown_the_same_ids_in_opposite_order_answer_each_once() {
         if database.url().is_none() {
             continue;
         }
-        let (one, other, world) = (open(&database).await, open(&database).await, World::system());
+        let (one, other, world) = (open(&database, 10).await, open(&database, 10).await, World::system());
         for round in 0..10_u32 {
             let mut uses = JoinSet::new();
             for n in 0..200_u32 {
                 for (store, id) in [(&one, n), (&other, 199 - n)] {
                     let id = (round * 1000 + id).to_be_bytes().to_vec();
-                    let consume = Some(Consume { purpose: Purpose::Mandate, id, until: world.now().plus_secs(60) });
+                    let spend = Spend::Id(Consume { purpose: Purpose::Mandate, id, until: world.now().plus_secs(60) });
                     let journal = store.journal().clone();
-                    uses.spawn(async move { journal.commit(Entry { consume, ..Entry::default() }).await.unwrap() });
+                    uses.spawn(async move { journal.commit(Entry { spend, ..Entry::default() }).await.unwrap() });
                 }
             }
             let outcomes = uses.join_all().await;
             assert_eq!(outcomes.iter().filter(|o| **o == Outcome::Durable).count(), 200);
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn two_processes_that_count_and_mark_the_same_edges_in_opposite_order_do_not_wait_in_a_circle() {
+    let Some(f) = postgres(10).await else { return };
+    let other = open(&f.database, 10).await;
+    let (a, b) = (f.session(None).await, f.session(None).await);
+    let mut edges = Vec::new();
+    for _ in 0..8 {
+        edges.push(f.edge(a, b, None, Some(1_000_000)).await);
+    }
+    for _ in 0..10 {
+        // Both meet at an edge in the middle, so that each holds some while it waits.
+        let mut holder = f.raw().await;
+        let mut holds = holder.begin().await.unwrap();
+        let one = sqlx::query("SELECT 1 FROM delegations WHERE id = $1 FOR UPDATE").bind(edges[4].to_bytes().to_vec());
+        one.execute(&mut *holds).await.unwrap();
+        let mut mints = JoinSet::new();
+        for n in 0..64 {
+            for (store, edge) in [(&f.store, n % 8), (&other, 7 - n % 8)] {
+                let (journal, spend) = (store.journal().clone(), Spend::Budgets(vec![edges[edge]]));
+                let presented = vec![edges[7 - edge]];
+                let entry = Entry { zone: Some(f.zone), spend, presented, ..Entry::default() };
+                mints.spawn(async move { journal.commit(entry).await });
+            }
+        }
+        f.waiting(2).await;
+        holds.commit().await.unwrap();
+        let failed: Vec<_> = mints.join_all().await.into_iter().filter(|o| !matches!(o, Ok(Outcome::Durable))).collect();
+        assert!(failed.is_empty(), "{} of 128: {:?}", failed.len(), failed[0]);
+        f.run("UPDATE delegations SET presented = 0").await;
+    }
+    let zone = f.zone;
+    let spent = f.store.read(move |tx| Box::pin(async move { delegations::get(tx, zone, edges[0]).await })).await.unwrap().unwrap();
+    assert_eq!(spent.budget_spent, 10 * 16, "each was counted once");
 }
 
 #[tokio::test]
@@ -131,7 +166,7 @@ async fn a_decision_of_another_history_does_not_commit() {
             "UPDATE zone_epochs SET mark = 7",
             "UPDATE zone_epochs SET epoch = 9, mark = 7",
         ] {
-            let (store, world) = (open(&database).await, World::system());
+            let (store, world) = (open(&database, 10).await, World::system());
             let zone: ZoneId = world.mint();
             for _ in 0..5 {
                 change(&store, zone).await;

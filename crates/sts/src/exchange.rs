@@ -187,7 +187,7 @@ impl Sts {
         if events.is_empty() && consume.is_none() {
             return refusal;
         }
-        let entry = Entry { events: self.inner.evidence.seal(events), consume, ..Entry::default() };
+        let entry = Entry { events: self.inner.evidence.seal(events), spend: consume.into(), ..Entry::default() };
         match self.inner.store.journal().commit(entry).await {
             Ok(Outcome::Durable | Outcome::Spent | Outcome::Stale | Outcome::Exhausted(_)) => refusal,
             Err(e) => refusals::unavailable(e),

@@ -12,7 +12,7 @@ use caracal_crypto::verified::{VerifiedMandate, VerifiedMandates};
 use caracal_host::World;
 use caracal_store::Store;
 use caracal_store::change::Entity;
-use caracal_store::journal::{Consume, Entry, NewRecord, Outcome, Reads};
+use caracal_store::journal::{Consume, Entry, NewRecord, Outcome, Reads, Spend};
 
 use crate::decide::{Decided, Granted};
 use crate::evidence::Evidence;
@@ -108,9 +108,8 @@ impl Mint<'_> {
             zone: Some(resolved.who.view.zone),
             reads: Some(reads(&resolved)),
             record: Some(record),
-            budget: resolved.path.as_ref().map(caracal_core::delegation::Path::budgets).unwrap_or_default(),
+            spend: Spend::Budgets(resolved.path.as_ref().map(caracal_core::delegation::Path::budgets).unwrap_or_default()),
             presented,
-            consume: None,
             events: self.evidence.seal(events.clone()),
         };
         match self.store.journal().commit(entry).await {
@@ -170,7 +169,7 @@ impl Mint<'_> {
             zone: Some(resolved.who.view.zone),
             reads: Some(reads(&resolved)),
             record,
-            consume,
+            spend: consume.into(),
             events: self.evidence.seal(events),
             ..Entry::default()
         };

@@ -16,7 +16,7 @@ use caracal_core::id::ZoneId;
 use caracal_core::refusal::{Ask, Refusal};
 use caracal_crypto::keys::Jwks;
 use caracal_crypto::mac::GatewayCall as Signed;
-use caracal_store::journal::{Consume, Entry, Outcome, Purpose};
+use caracal_store::journal::{Consume, Entry, Outcome, Purpose, Spend};
 use caracal_web::probes::{self, MetricsGate, Unready};
 use caracal_web::read::Rules;
 use caracal_web::{Face, Peer, Problem, RequestId, shell};
@@ -124,7 +124,7 @@ async fn gateway_signed(
         return Err(failed());
     }
     let consume = Consume { purpose: Purpose::Nonce, id: nonce.as_bytes().to_vec(), until: now.plus_secs(NONCE) };
-    match sts.inner.store.journal().commit(Entry { consume: Some(consume), ..Entry::default() }).await {
+    match sts.inner.store.journal().commit(Entry { spend: Spend::Id(consume), ..Entry::default() }).await {
         Ok(Outcome::Durable) => Ok(()),
         _ => Err(failed()),
     }

@@ -89,7 +89,7 @@ impl References {
 impl Store {
     /// Loads what an exchange names.
     pub async fn references(&self, zone: ZoneId, asked: Asked) -> Result<References, StoreError> {
-        let fence = self.fence().clone();
+        let life = self.fence().life(zone);
         self.read(move |tx| {
             Box::pin(async move {
                 let sql = "SELECT e.epoch, z.graph_epoch FROM zones z LEFT JOIN zone_epochs e ON e.zone_id = z.id WHERE z.id = $1";
@@ -131,7 +131,7 @@ impl Store {
                 let (edges, sessions) = along.map_or_else(Default::default, |along| (edges, along));
                 read.sort_unstable();
                 read.dedup();
-                Ok(References { stamp: fence.stamp(zone, epoch), graph_epoch, record, session, edges, sessions, read })
+                Ok(References { stamp: life.at(epoch), graph_epoch, record, session, edges, sessions, read })
             })
         })
         .await

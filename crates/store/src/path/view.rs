@@ -84,7 +84,7 @@ pub struct ZoneRows {
 impl Store {
     /// Reads a live zone whole; `None` when there is none of that id. Keys replaced before `keys_since` are left out.
     pub async fn zone_rows(&self, zone: ZoneId, keys_since: Time) -> Result<Option<ZoneRows>, StoreError> {
-        let fence = self.fence().clone();
+        let life = self.fence().life(zone);
         self.read(move |tx| {
             Box::pin(async move {
                 let sql = "SELECT z.graph_epoch, e.epoch FROM zones z LEFT JOIN zone_epochs e ON e.zone_id = z.id \
@@ -93,7 +93,7 @@ impl Store {
                 let epoch = u64::try_from(row.opt_int(1)?.unwrap_or(0)).unwrap_or(0);
                 Ok(Some(ZoneRows {
                     zone,
-                    stamp: fence.stamp(zone, epoch),
+                    stamp: life.at(epoch),
                     graph_epoch: row.count(0)?,
                     applications: applications(tx, zone).await?,
                     resources: resources(tx, zone).await?,
