@@ -64,19 +64,15 @@ pub(crate) async fn validate(
     empty("content", &input.content)?;
     valid(input.content.clone()).await.map_err(|problem| problem.member("valid", false))?;
     let text = input.content;
-    let compiled = tokio::task::spawn_blocking(move || Program::compile(&[("document".to_owned(), text)])).await;
-    let warnings: Vec<Value> = match compiled.map_err(|e| Problem::new(rows::INTERNAL).cause(e))? {
-        Ok(program) => {
-            let reads = program.reads_input().then(|| json!({"code": "depends_on_request", "message": "the document reads input"}));
-            program.warnings().iter().map(|w| json!({"code": "malformed", "message": w})).chain(reads).collect()
-        }
-        Err(_) => Vec::new(),
-    };
+    let looked = tokio::task::spawn_blocking(move || {
+        let preview = document::preview(&text);
+        (preview, Program::compile(&[("document".to_owned(), text)]).map(|program| program.warnings().to_vec()).unwrap_or_default())
+    });
+    let (preview, warnings) = looked.await.map_err(|e| Problem::new(rows::INTERNAL).cause(e))?;
     Ok(Json(json!({
         "valid": true, "schema_version": SCHEMA, "input_schema_version": SCHEMA,
         "output_contract": {"package": "caracal.authz", "rule": "result", "decision": ["allow", "deny"], "evaluation_status": ["complete"]},
-        "preview": {"package": "caracal.authz", "rules": [], "default_result": false, "decisions": [], "inputs_referenced": [], "data_referenced": []},
-        "warnings": warnings,
+        "preview": preview, "warnings": warnings,
     })))
 }
 

@@ -10,6 +10,7 @@ use caracal_core::error::api as rows;
 use caracal_core::id::{PolicySetId, PolicySetVersionId, PolicyVersionId, ZoneId};
 use caracal_policy::bundle::{Program, manifest_sha256};
 use caracal_policy::document;
+use caracal_policy::warning::Warning;
 use caracal_store::management::policies::announcement;
 use caracal_store::management::{PolicySet, PolicySetVersion, PolicyVersion};
 use caracal_web::Problem;
@@ -131,11 +132,14 @@ fn contract(zone: ZoneId, wanted: &[PolicyVersionId], found: &[(ZoneId, PolicyVe
     Ok(documents)
 }
 
-async fn compiled(documents: Vec<(String, String)>) -> Result<Vec<String>, Problem> {
+async fn compiled(documents: Vec<(String, String)>) -> Result<Vec<Warning>, Problem> {
     let outcome = tokio::task::spawn_blocking(move || Program::compile(&documents)).await;
     match outcome.map_err(|e| Problem::new(rows::INTERNAL).cause(e))? {
         Ok(program) => Ok(program.warnings().to_vec()),
-        Err(e) => Err(Problem::because(rows::INVALID_POLICY_BUNDLE, e.to_string())),
+        Err(e) => {
+            let issue = json!({"policy_version_id": e.document, "line": e.line, "column": e.column, "message": e.message});
+            Err(Problem::because(rows::INVALID_POLICY_BUNDLE, e.message).member("details", json!({"issues": [issue]})))
+        }
     }
 }
 
@@ -188,7 +192,7 @@ pub(crate) async fn add_version(
         .await?;
     let mut row = serde_json::to_value(&version).unwrap_or_default();
     row["version_id"] = json!(version.id);
-    row["warnings"] = warnings.iter().map(|w| json!({"code": "malformed", "message": w})).collect();
+    row["warnings"] = json!(warnings);
     Ok((StatusCode::CREATED, Json(row)))
 }
 

@@ -3,40 +3,55 @@
 //! A bundle that does not read `input` is folded into tables and the engine is gone. One that does is kept compiled, and every
 //! request evaluates a copy of it under a bound.
 
-use std::num::NonZeroU32;
-use std::time::Duration;
+use std::collections::BTreeMap;
 
 use caracal_core::digest::sha256_hex;
-use regorus::utils::limits::ExecutionTimerConfig;
-use regorus::{Engine, Value as Rego};
 use serde_json::{Map, Value};
 
 use crate::decide::{Decision, EvaluationError, decide, denial};
-use crate::document::{Invalid, blanked};
+use crate::engine::{Rules, Trouble};
 use crate::input::Input;
-use crate::tables::{NAMES, Tables, warnings};
+use crate::tables::{NAMES, Tables, sound};
+use crate::warning::{Warning, warnings};
 
 /// Largest bundle, in bytes.
 const MAX_BUNDLE: usize = 4 * 1024 * 1024;
-/// What a request may take.
-const REQUEST: Duration = Duration::from_millis(20);
-/// What folding and compiling may take.
-const FOLD: Duration = Duration::from_secs(2);
-/// The query that gives all documents.
-const ALL: &str = "data.caracal.authz";
 
-/// A bundle that cannot become active; says why.
+/// A bundle that cannot become active; says why, and where if one text alone is to blame.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct InvalidBundle(pub String);
+#[error("{message}")]
+pub struct InvalidBundle {
+    /// The name of the document.
+    pub document: Option<String>,
+    /// Line, from 1.
+    pub line: Option<u32>,
+    /// Column, from 1.
+    pub column: Option<u32>,
+    /// Why.
+    pub message: String,
+}
+
+impl InvalidBundle {
+    fn whole(message: impl Into<String>) -> Self {
+        Self { document: None, line: None, column: None, message: message.into() }
+    }
+
+    fn at(document: &str, trouble: &Trouble) -> Self {
+        let (line, column) = match trouble {
+            Trouble::OverBound => (None, None),
+            Trouble::Refused { line, column, .. } => (*line, *column),
+        };
+        Self { document: Some(document.to_owned()), line, column, message: trouble.to_string() }
+    }
+}
 
 /// A compiled bundle.
 pub struct Program {
     /// What the documents say without a request: all there is, when none reads it.
     tables: Tables,
     /// Kept only when a document reads the request.
-    engine: Option<Box<Engine>>,
-    warnings: Vec<String>,
+    rules: Option<Box<Rules>>,
+    warnings: Vec<Warning>,
 }
 
 impl std::fmt::Debug for Program {
@@ -49,55 +64,63 @@ impl Program {
     /// Compiles documents: each with a name for messages, and its text.
     pub fn compile(documents: &[(String, String)]) -> Result<Self, InvalidBundle> {
         if documents.iter().map(|(_, text)| text.len()).sum::<usize>() > MAX_BUNDLE {
-            return Err(InvalidBundle("the bundle is larger than 4 MiB".to_owned()));
+            return Err(InvalidBundle::whole("the bundle is larger than 4 MiB"));
         }
-        let mut engine = bounded(FOLD);
-        let mut reads = false;
+        let mut rules = Rules::new();
+        let mut reading: BTreeMap<&str, u32> = BTreeMap::new();
+        let mut lines: BTreeMap<&str, u32> = BTreeMap::new();
         for (name, text) in documents {
-            add(&mut engine, name, text).map_err(|e| InvalidBundle(format!("{name}: {e}")))?;
-            let blank = blanked(text).map_err(|e| InvalidBundle(format!("{name}: {e}")))?;
-            for defined in heads(&blank) {
-                if !NAMES.contains(&defined) {
-                    return Err(InvalidBundle(format!("{name}: defines {defined}, which is none of {}", NAMES.join(", "))));
+            let (more, definitions) = rules.add(name, text).map_err(|e| InvalidBundle::at(name, &e))?;
+            rules = more;
+            for defined in definitions {
+                let Some(known) = NAMES.into_iter().find(|n| *n == defined.name) else {
+                    let message = format!("defines {}, which is none of {}", defined.name, NAMES.join(", "));
+                    let line = Some(defined.line);
+                    return Err(InvalidBundle { document: Some(name.clone()), line, column: None, message });
+                };
+                lines.entry(known).or_insert(defined.line);
+                if defined.reads_input {
+                    reading.entry(known).or_insert(defined.line);
                 }
             }
-            reads |= mentions_input(&blank);
         }
-        let folded = documents_of(&mut engine).map_err(|e| InvalidBundle(e.0))?;
-        let tables = Tables::of(&folded).map_err(|e| InvalidBundle(e.0))?;
-        engine.set_execution_timer_config(timer(REQUEST));
-        Ok(Self { tables, engine: reads.then(|| Box::new(engine)), warnings: warnings(&folded) })
+        let folded = rules.fold().map_err(|e| match e {
+            Trouble::OverBound => InvalidBundle::whole(e.to_string()),
+            Trouble::Refused { line, column, .. } => InvalidBundle { line, column, ..InvalidBundle::whole(e.to_string()) },
+        })?;
+        let mut warnings = warnings(&folded);
+        warnings.extend(reading.keys().map(|document| Warning::depends_on_request(document)));
+        if documents.len() == 1 {
+            for warning in &mut warnings {
+                warning.line = reading.get(warning.document).or_else(|| lines.get(warning.document)).copied();
+            }
+        }
+        Self::of(&folded, (!reading.is_empty()).then(|| Box::new(rules)), warnings)
     }
 
     /// A program over documents that are values already; for tests and drafts.
     pub fn of_values(documents: &Map<String, Value>) -> Result<Self, InvalidBundle> {
-        let tables = Tables::of(documents).map_err(|e| InvalidBundle(e.0))?;
-        Ok(Self { tables, engine: None, warnings: warnings(documents) })
+        Self::of(documents, None, warnings(documents))
+    }
+
+    fn of(folded: &Map<String, Value>, rules: Option<Box<Rules>>, warnings: Vec<Warning>) -> Result<Self, InvalidBundle> {
+        let tables = Tables::of(folded).and_then(|tables| sound(folded).map(|()| tables));
+        Ok(Self { tables: tables.map_err(|e| InvalidBundle::whole(e.0))?, rules, warnings })
     }
 
     /// Decides.
     pub fn decide(&self, input: &Input) -> Result<Decision, EvaluationError> {
-        match &self.engine {
-            None => decide(&self.tables, input),
-            Some(engine) => {
-                let mut engine = engine.clone();
-                let text = input.as_json().to_string();
-                engine.set_input_json(&text).map_err(|e| EvaluationError(e.to_string()))?;
-                let documents = match documents_of(&mut engine) {
-                    Ok(documents) => documents,
-                    Err(e) if e.0.contains("execution") && e.0.contains("limit") => {
-                        return Ok(Decision::Deny(denial("evaluation_limit_exceeded", "policy.limit", None)));
-                    }
-                    Err(e) => return Err(e),
-                };
-                decide(&Tables::of(&documents).map_err(|e| EvaluationError(e.0))?, input)
-            }
+        let Some(rules) = &self.rules else { return decide(&self.tables, input) };
+        match rules.evaluate(input.as_json()) {
+            Ok(documents) => decide(&Tables::of(&documents).map_err(|e| EvaluationError(e.0))?, input),
+            Err(Trouble::OverBound) => Ok(Decision::Deny(denial("evaluation_limit_exceeded", "policy.limit", None))),
+            Err(refused) => Err(EvaluationError(refused.to_string())),
         }
     }
 
     /// Whether decisions depend on more than the tables.
     pub const fn reads_input(&self) -> bool {
-        self.engine.is_some()
+        self.rules.is_some()
     }
 
     /// Whether the active grants tie a resource to an application, so that it may know of it.
@@ -107,7 +130,7 @@ impl Program {
     }
 
     /// What an author should know.
-    pub fn warnings(&self) -> &[String] {
+    pub fn warnings(&self) -> &[Warning] {
         &self.warnings
     }
 }
@@ -123,107 +146,6 @@ pub fn manifest_sha256<'a>(versions: impl IntoIterator<Item = &'a str>) -> Strin
     sha256_hex(Value::from(list).to_string().as_bytes())
 }
 
-/// The engine's parser on one text.
-pub(crate) fn parse(text: &str) -> Result<(), Invalid> {
-    add(&mut bounded(FOLD), "document", text).map_err(|e| {
-        let (line, column) = place(&e);
-        Invalid { code: format!("syntax_error: {}", e.lines().last().unwrap_or_default().trim()), line, column, lexical: false }
-    })
-}
-
-fn timer(limit: Duration) -> ExecutionTimerConfig {
-    ExecutionTimerConfig { limit, check_interval: NonZeroU32::MIN.saturating_add(63) }
-}
-
-fn bounded(limit: Duration) -> Engine {
-    let mut engine = Engine::new();
-    engine.set_strict_builtin_errors(true);
-    engine.set_execution_timer_config(timer(limit));
-    engine
-}
-
-/// Modern dialect first; a text of the older one without `rego.v1` is read as that.
-fn add(engine: &mut Engine, name: &str, text: &str) -> Result<(), String> {
-    engine.set_rego_v0(false);
-    let modern = match engine.add_policy(name.to_owned(), text.to_owned()) {
-        Ok(_) => return Ok(()),
-        Err(e) => e.to_string(),
-    };
-    engine.set_rego_v0(true);
-    engine.add_policy(name.to_owned(), text.to_owned()).map(|_| ()).map_err(|_| modern)
-}
-
-/// Line and column out of the engine's message (`--> name:LINE:COLUMN`).
-fn place(message: &str) -> (Option<u32>, Option<u32>) {
-    let Some(after) = message.split("--> ").nth(1) else { return (None, None) };
-    let mut parts = after.lines().next().unwrap_or_default().rsplit(':');
-    let column = parts.next().and_then(|c| c.trim().parse().ok());
-    (parts.next().and_then(|l| l.trim().parse().ok()), column)
-}
-
-fn mentions_input(blank: &str) -> bool {
-    blank.match_indices("input").any(|(at, word)| {
-        let plain = |c: Option<char>| !c.is_some_and(|c| c.is_ascii_alphanumeric() || c == '_');
-        plain(blank[..at].chars().next_back()) && plain(blank[at + word.len()..].chars().next())
-    })
-}
-
-/// First names of rule heads at the outermost level.
-fn heads(blank: &str) -> Vec<&str> {
-    let mut depth = 0_i32;
-    let mut found = Vec::new();
-    for line in blank.lines() {
-        let text = line.trim_start();
-        let text = text.strip_prefix("default ").map_or(text, str::trim_start);
-        let end = text.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(text.len());
-        let name = &text[..end];
-        let starts = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-        if depth == 0 && starts && !matches!(name, "package" | "import" | "else" | "with") {
-            found.push(name);
-        }
-        for c in line.chars() {
-            match c {
-                '(' | '[' | '{' => depth += 1,
-                ')' | ']' | '}' => depth -= 1,
-                _ => {}
-            }
-        }
-    }
-    found
-}
-
-fn documents_of(engine: &mut Engine) -> Result<Map<String, Value>, EvaluationError> {
-    let results = engine.eval_query(ALL.to_owned(), false).map_err(|e| EvaluationError(e.to_string()))?;
-    let mut documents = Map::new();
-    let value = results.result.first().and_then(|r| r.expressions.first()).map(|e| &e.value);
-    if let Some(Rego::Object(members)) = value {
-        for (name, value) in members.iter() {
-            let Rego::String(name) = name else { continue };
-            // Only an array will do for these two: a set must not pass for one.
-            let set_is_wrong = matches!(value, Rego::Set(_)) && matches!(&**name, "risk" | "approval_tiers");
-            let value = if set_is_wrong { Value::String("a set".to_owned()) } else { to_json(value) };
-            documents.insert(name.to_string(), value);
-        }
-    }
-    Ok(documents)
-}
-
-fn to_json(value: &Rego) -> Value {
-    match value {
-        Rego::Null | Rego::Undefined => Value::Null,
-        Rego::Array(items) => items.iter().map(to_json).collect(),
-        Rego::Set(items) => items.iter().map(to_json).collect(),
-        Rego::Object(members) => {
-            let key = |k: &Rego| match k {
-                Rego::String(s) => s.to_string(),
-                other => to_json(other).to_string(),
-            };
-            Value::Object(members.iter().map(|(k, v)| (key(k), to_json(v))).collect())
-        }
-        other => serde_json::to_value(other).unwrap_or_default(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -232,12 +154,12 @@ mod tests {
 
     const M: &str = "# caracal:data-document\npackage caracal.authz\n";
 
-    fn compiled(texts: &[&str]) -> Result<Map<String, Value>, InvalidBundle> {
-        let mut engine = bounded(FOLD);
+    fn compiled(texts: &[&str]) -> Result<Map<String, Value>, Trouble> {
+        let mut rules = Rules::new();
         for (i, text) in texts.iter().enumerate() {
-            add(&mut engine, &format!("m{i}"), &format!("{M}{text}")).map_err(InvalidBundle)?;
+            rules = rules.add(&format!("m{i}"), &format!("{M}{text}"))?.0;
         }
-        documents_of(&mut engine).map_err(|e| InvalidBundle(e.0))
+        rules.fold()
     }
 
     #[test]
@@ -272,7 +194,7 @@ mod tests {
         assert!(bundle(&[r#"grants := {"a":1}"#, r#"grants := {"a":2}"#]).is_err());
         assert!(bundle(&["grants := 5"]).is_err());
         assert!(bundle(&["app_ids := {}\nhelper[\"r\"] := {}"]).is_err());
-        assert!(bundle(&[r#"grants := {"a":{"application":"a"}}"#, r#"grants := {"a":{"application":"a"}}"#]).is_ok());
+        assert!(bundle(&[r#"restrict := {"a":{"application":"a"}}"#, r#"restrict := {"a":{"application":"a"}}"#]).is_ok());
     }
 
     #[test]

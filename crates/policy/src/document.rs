@@ -1,12 +1,17 @@
 //! Is this text a data document? The lexical validator of `policy.md` 3.2, step by step, then the engine's parser.
 
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use crate::engine::{Rules, Trouble};
 use crate::tables::NAMES;
 
 /// Longest document, in UTF-16 code units.
 const MAX: usize = 262_144;
 
 /// Builtins with an effect or with a memory of the world: refused wherever they are called.
-const FORBIDDEN: [&str; 9] = [
+pub(crate) const FORBIDDEN: [&str; 9] = [
     "http.send",
     "net.lookup_ip_addr",
     "net.cidr_contains",
@@ -39,7 +44,62 @@ fn no(code: impl Into<String>) -> Invalid {
 /// Validates a text on its own: lexically, then by the engine's parser.
 pub fn validate(text: &str) -> Result<(), Invalid> {
     lexical(text)?;
-    crate::bundle::parse(text)
+    if text.contains('\0') {
+        return Err(Invalid { lexical: false, ..no("syntax_error: a text holds no NUL") });
+    }
+    Rules::new().add("document", text).map(|_| ()).map_err(|trouble| match trouble {
+        Trouble::OverBound => Invalid { lexical: false, ..no(format!("syntax_error: {trouble}")) },
+        Trouble::Refused { message, line, column } => {
+            Invalid { code: format!("syntax_error: {message}"), line, column, lexical: false }
+        }
+    })
+}
+
+/// What a text is seen to define and to read, without evaluating it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Preview {
+    package: &'static str,
+    rules: BTreeSet<String>,
+    default_result: bool,
+    decisions: BTreeSet<String>,
+    inputs_referenced: BTreeSet<String>,
+    data_referenced: BTreeSet<String>,
+}
+
+/// The preview of a text that was found valid.
+pub fn preview(text: &str) -> Preview {
+    let blank = blanked(text).unwrap_or_default();
+    Preview {
+        package: "caracal.authz",
+        rules: rule_names(&blank).into_iter().map(str::to_owned).collect(),
+        default_result: false,
+        decisions: decisions(text),
+        inputs_referenced: paths(&blank, "input."),
+        data_referenced: paths(&blank, "data."),
+    }
+}
+
+/// Values of `"decision": "allow"` and `"deny"` pairs, wherever they occur.
+fn decisions(text: &str) -> BTreeSet<String> {
+    let value = |rest: &str| {
+        let rest = rest.trim_start().strip_prefix(':')?.trim_start();
+        ["allow", "deny"]
+            .into_iter()
+            .find(|word| rest.strip_prefix('"').and_then(|r| r.strip_prefix(word)).is_some_and(|r| r.starts_with('"')))
+    };
+    text.split("\"decision\"").skip(1).filter_map(value).map(str::to_owned).collect()
+}
+
+/// Dotted paths that start with `root`.
+fn paths(blank: &str, root: &str) -> BTreeSet<String> {
+    let path = |(at, _): (usize, &str)| {
+        let within = blank[..at].chars().next_back().is_some_and(|c| is_word(c) || c == '.');
+        let rest = &blank[at..];
+        let end = rest.find(|c: char| !is_word(c) && c != '.').unwrap_or(rest.len());
+        let path = rest[..end].trim_end_matches('.');
+        (!within && path.len() > root.len()).then(|| path.to_owned())
+    };
+    blank.match_indices(root).filter_map(path).collect()
 }
 
 /// The lexical steps; stops at the first failure.

@@ -85,7 +85,7 @@ impl Tables {
     }
 }
 
-fn confinement(document: Option<&Value>) -> Confinement {
+pub(crate) fn confinement(document: Option<&Value>) -> Confinement {
     let Some(document) = document else { return Confinement::None };
     if !document.is_array() && !document.is_object() {
         return Confinement::RefuseAll;
@@ -98,7 +98,7 @@ fn confinement(document: Option<&Value>) -> Confinement {
     Confinement::Rules(rules)
 }
 
-fn risk(document: Option<&Value>) -> Option<HashMap<String, BTreeSet<String>>> {
+pub(crate) fn risk(document: Option<&Value>) -> Option<HashMap<String, BTreeSet<String>>> {
     let mut tiers: HashMap<String, BTreeSet<String>> = HashMap::new();
     let Some(document) = document else { return Some(tiers) };
     for element in document.as_array()? {
@@ -108,7 +108,7 @@ fn risk(document: Option<&Value>) -> Option<HashMap<String, BTreeSet<String>>> {
     Some(tiers)
 }
 
-fn approvals(document: Option<&Value>) -> Option<Vec<Value>> {
+pub(crate) fn approvals(document: Option<&Value>) -> Option<Vec<Value>> {
     let Some(document) = document else { return Some(Vec::new()) };
     let mut valid: Vec<Value> = Vec::new();
     for element in document.as_array()? {
@@ -128,17 +128,15 @@ fn approvals(document: Option<&Value>) -> Option<Vec<Value>> {
     Some(valid)
 }
 
-/// What an author should know about documents that will refuse everything (`policy.md` 2.3).
-pub fn warnings(documents: &Map<String, Value>) -> Vec<String> {
-    let mut found = Vec::new();
-    if confinement(documents.get("confinement")) == Confinement::RefuseAll {
-        found.push("confinement is malformed: every delegated mint will be refused".to_owned());
+/// What a type check finds in documents as they are written, before any request (`policy.md` 3.4).
+pub(crate) fn sound(documents: &Map<String, Value>) -> Result<(), Unreadable> {
+    let Some(Value::Object(grants)) = documents.get("grants").filter(|g| g.as_object().is_some_and(|g| !g.is_empty())) else {
+        return Ok(());
+    };
+    for member in ["application", "roles"] {
+        if grants.values().all(|entry| entry.get(member).is_none()) {
+            return Err(Unreadable(format!("no entry of grants has {member}")));
+        }
     }
-    if risk(documents.get("risk")).is_none() {
-        found.push("risk is malformed: expected an array of {scope, tier}; every mint will be refused".to_owned());
-    }
-    if approvals(documents.get("approval_tiers")).is_none() {
-        found.push("approval_tiers is malformed: expected an array of {tier, approver?, ttl_seconds?, privacy?}; every mint will be refused".to_owned());
-    }
-    found
+    Ok(())
 }
