@@ -69,7 +69,7 @@ pub(crate) async fn create(
         return Err(Problem::because(rows::INVALID_PROVIDER, "name must have 1 to 200 characters"));
     }
     let given = given.as_deref().map(identifier).transpose()?;
-    let (config, secrets) = Config::read(kind, &input.config_json.unwrap_or_default(), false)
+    let (config, secrets) = Config::read(kind, input.config_json.unwrap_or_default(), false)
         .map_err(|e| Problem::because(rows::INVALID_PROVIDER_CONFIG, e.to_string()))?;
     let id: ProviderId = api.world.mint();
     let custody = api.custody.clone();
@@ -165,7 +165,7 @@ pub(crate) async fn patch(
                     .ok_or_else(|| No::because(rows::INVALID_PROVIDER_CONFIG, "the stored kind is not of this release"))?;
                 let same = Some(kind) == stored;
                 let (config, secrets) =
-                    Config::read(kind, &config, same).map_err(|e| No::because(rows::INVALID_PROVIDER_CONFIG, e.to_string()))?;
+                    Config::read(kind, config, same).map_err(|e| No::because(rows::INVALID_PROVIDER_CONFIG, e.to_string()))?;
                 kind.as_str().clone_into(&mut row.kind);
                 row.config_json = config.public();
                 if !secrets.is_empty() {

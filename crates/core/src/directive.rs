@@ -1,8 +1,10 @@
 //! Where a governed call goes and what it carries there (`sts.md` 8.2): what the STS tells the Gateway and nobody else.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 /// How the upstream is authenticated to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -47,6 +49,42 @@ pub enum AuthLocation {
     Query,
 }
 
+/// A provider's secret on its way to the upstream: shared, shown by nothing, wiped when the last holder is gone.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Zeroizing<String>", into = "Zeroizing<String>")]
+pub struct Credential(Arc<Zeroizing<String>>);
+
+impl Credential {
+    /// The secret itself, for the place it is sent from.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<Zeroizing<String>> for Credential {
+    fn from(secret: Zeroizing<String>) -> Self {
+        Self(Arc::new(secret))
+    }
+}
+
+impl From<Credential> for Zeroizing<String> {
+    fn from(credential: Credential) -> Self {
+        Self::clone(&credential.0)
+    }
+}
+
+impl From<&str> for Credential {
+    fn from(secret: &str) -> Self {
+        Zeroizing::new(secret.to_owned()).into()
+    }
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credential(..)")
+    }
+}
+
 /// The directive for one resource. `Debug` shows no credential.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Directive {
@@ -71,7 +109,7 @@ pub struct Directive {
     pub allowed_token_hosts: Vec<String>,
     /// The credential.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub provider_token: Option<String>,
+    pub provider_token: Option<Credential>,
     /// Whose it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider_id: Option<String>,
@@ -140,6 +178,7 @@ mod tests {
             r#"{"url":"https://h/base","auth_mode":"provider_apikey","auth_location":"query","query_param_name":"key","provider_token":"canary"}"#
         );
         assert_eq!(serde_json::from_str::<Directive>(&text).unwrap(), directive);
+        assert!(!format!("{:?}", directive.provider_token).contains("canary"));
         assert!(!format!("{directive:?}").contains("canary") && !format!("{directive:?}").contains("https"));
     }
 

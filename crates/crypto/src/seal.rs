@@ -97,7 +97,7 @@ impl Keks {
         self.current.id
     }
 
-    /// Whether an envelope is sealed under one of these keys.
+    /// Whether an envelope, whole or its first 12 bytes, is sealed under one of these keys.
     pub fn knows(&self, envelope: &[u8]) -> bool {
         Self::kek_id(envelope).is_ok_and(|id| self.by_id(id).is_some())
     }
@@ -116,6 +116,9 @@ impl Keks {
 
     /// Opens an envelope that was sealed for `purpose`.
     pub fn open(&self, purpose: &[u8], envelope: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError> {
+        if envelope.len() < OVERHEAD {
+            return Err(SealError::Malformed);
+        }
         let kek = self.by_id(Self::kek_id(envelope)?).ok_or(SealError::UnknownKek)?;
         let rest = &envelope[12..];
         let (dek_nonce, rest) = rest.split_at(12);
@@ -127,10 +130,8 @@ impl Keks {
     }
 
     fn kek_id(envelope: &[u8]) -> Result<[u8; 8], SealError> {
-        if envelope.len() < OVERHEAD || !envelope.starts_with(MAGIC) {
-            return Err(SealError::Malformed);
-        }
-        envelope[4..12].try_into().map_err(|_| SealError::Malformed)
+        let id = envelope.strip_prefix(MAGIC.as_slice()).and_then(|rest| rest.get(..8)).ok_or(SealError::Malformed)?;
+        id.try_into().map_err(|_| SealError::Malformed)
     }
 
     fn by_id(&self, id: [u8; 8]) -> Option<&Kek> {

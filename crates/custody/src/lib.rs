@@ -61,13 +61,12 @@ impl Custody {
         if backend != BUILTIN {
             return Err(CustodyError::Start(format!("CARACAL_SECRET_BACKEND is {backend:?}; this build has only {BUILTIN}")));
         }
-        if let Some(sealed) = store.any_sealed().await?
-            && !keks.knows(&sealed)
-        {
-            return Err(CustodyError::Start(
-                "what is stored is sealed under another key than SECRET_STORE_KEK: give the key this database was made with"
-                    .to_owned(),
-            ));
+        let unknown = store.sealed_heads().await?.iter().filter(|head| !keks.knows(head)).count();
+        if unknown > 0 {
+            return Err(CustodyError::Start(format!(
+                "what is stored is sealed under {unknown} other key(s) than SECRET_STORE_KEK: give the key this database was made with, \
+                 and SECRET_STORE_KEK_PREVIOUS while some of it is sealed under the one before"
+            )));
         }
         let made = Zeroizing::new(world.random::<32>());
         let sealed = keks.seal(VERIFIER_KEY.as_bytes(), made.as_slice(), &random(&world))?;
@@ -101,8 +100,7 @@ impl Custody {
 
     /// A signing key from its row.
     pub fn signing_key(&self, id: SigningKeyId, sealed: &[u8]) -> Result<SigningKey, CustodyError> {
-        // Rows of a v1.0 database are sealed without the row's id.
-        let der = self.open_sealed(&signing_purpose(id), sealed).or_else(|_| self.open_sealed(SIGNING_KEY, sealed))?;
+        let der = self.open_sealed(&signing_purpose(id), sealed)?;
         SigningKey::from_pkcs8(id, &der).map_err(|_| CustodyError::Unreadable("signing key"))
     }
 
@@ -115,15 +113,12 @@ impl Custody {
     ) -> Result<SecretDocument, CustodyError> {
         let Some(sealed) = sealed else { return Ok(SecretDocument::new()) };
         let open = self.open_sealed(&provider_ref(zone, provider), sealed)?;
-        let plain: BTreeMap<String, String> =
-            serde_json::from_slice(&open).map_err(|_| CustodyError::Unreadable("provider document"))?;
-        Ok(plain.into_iter().map(|(key, value)| (key, Zeroizing::new(value))).collect())
+        serde_json::from_slice(&open).map_err(|_| CustodyError::Unreadable("provider document"))
     }
 
     /// The sealed document of a provider's secrets.
     pub fn seal_provider(&self, zone: ZoneId, provider: ProviderId, secrets: &SecretDocument) -> Result<Vec<u8>, CustodyError> {
-        let plain: BTreeMap<&str, &str> = secrets.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
-        let text = Zeroizing::new(serde_json::to_vec(&plain).map_err(|_| CustodyError::Unreadable("provider document"))?);
+        let text = Zeroizing::new(serde_json::to_vec(secrets).map_err(|_| CustodyError::Unreadable("provider document"))?);
         self.seal(&provider_ref(zone, provider), &text)
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
-use caracal_core::directive::{AuthLocation, AuthMode, Directive};
+use caracal_core::directive::{AuthLocation, AuthMode, Credential, Directive};
 
 /// Values that are sealed beside the configuration.
 pub type Secrets = BTreeMap<String, Zeroizing<String>>;
@@ -109,22 +109,28 @@ const RESERVED: [&str; 20] = [
 
 impl Config {
     /// Reads what somebody configured: the public part, and the secrets in it. `has_secret`: one is stored already.
-    pub fn read(kind: Kind, given: &Map<String, Value>, has_secret: bool) -> Result<(Self, Secrets), BadConfig> {
+    ///
+    /// Takes what was given, so that no second copy of a secret stays behind.
+    pub fn read(kind: Kind, given: Map<String, Value>, has_secret: bool) -> Result<(Self, Secrets), BadConfig> {
         let bad = |field: &str, fault: &str| BadConfig { kind: kind.as_str(), field: field.to_owned(), fault: fault.to_owned() };
         let mut public = Map::new();
         let mut secrets = Secrets::new();
         for (key, value) in given {
-            if kind.secret() == Some(key) {
-                let text =
-                    value.as_str().map(str::trim).filter(|t| !t.is_empty()).ok_or_else(|| bad(key, "must be a non-empty text"))?;
-                if text.chars().any(char::is_control) {
-                    return Err(bad(key, "holds a control character"));
+            if kind.secret() == Some(&key) {
+                let given = if let Value::String(text) = value { Zeroizing::new(text) } else { Zeroizing::default() };
+                let text = given.trim();
+                if text.is_empty() {
+                    return Err(bad(&key, "must be a non-empty text"));
                 }
-                secrets.insert(key.clone(), Zeroizing::new(text.to_owned()));
+                if text.chars().any(char::is_control) {
+                    return Err(bad(&key, "holds a control character"));
+                }
+                secrets.insert(key, Zeroizing::new(text.to_owned()));
             } else if kind.public_keys().contains(&key.as_str()) {
-                public.insert(key.clone(), public_value(key, value).map_err(|fault| bad(key, fault))?);
+                let value = public_value(&key, &value).map_err(|fault| bad(&key, fault))?;
+                public.insert(key, value);
             } else {
-                return Err(bad(key, "is not a setting of this kind"));
+                return Err(bad(&key, "is not a setting of this kind"));
             }
         }
         if let Some(secret) = kind.secret()
@@ -164,7 +170,7 @@ impl Config {
         let unknown = || BadConfig { kind: "provider", field: "kind".to_owned(), fault: "is not one this build serves".to_owned() };
         let kind = Kind::of(kind).ok_or_else(unknown)?;
         let object = public.as_object().ok_or_else(unknown)?;
-        Self::read(kind, object, true).map(|(config, _)| config)
+        Self::read(kind, object.clone(), true).map(|(config, _)| config)
     }
 
     /// The kind.
@@ -182,7 +188,7 @@ impl Config {
         let text = |key: &str| self.public.get(key).and_then(Value::as_str).map(str::to_owned);
         let secret = |key: &'static str| {
             let missing = BadConfig { kind: self.kind.as_str(), field: key.to_owned(), fault: "is not stored".to_owned() };
-            secrets.get(key).filter(|v| !v.is_empty()).cloned().ok_or(missing)
+            secrets.get(key).filter(|v| !v.is_empty()).cloned().map(Credential::from).ok_or(missing)
         };
         let shared = |directive: Directive| Directive {
             allowed_token_hosts: self.hosts(),
@@ -195,7 +201,7 @@ impl Config {
             Kind::BearerToken => shared(Directive {
                 auth_header: Some(text("auth_header").unwrap_or_else(|| "Authorization".to_owned())),
                 auth_scheme: Some(text("auth_scheme").unwrap_or_else(|| "Bearer".to_owned())),
-                provider_token: Some(secret("bearer_token")?.to_string()),
+                provider_token: Some(secret("bearer_token")?),
                 ..plain(AuthMode::ProviderOauth)
             }),
             Kind::ApiKey => {
@@ -205,7 +211,7 @@ impl Config {
                     auth_header: if query { None } else { text("header_name") },
                     query_param_name: if query { text("query_param_name") } else { None },
                     auth_scheme: text("auth_scheme"),
-                    provider_token: Some(secret("api_key")?.to_string()),
+                    provider_token: Some(secret("api_key")?),
                     ..plain(AuthMode::ProviderApiKey)
                 })
             }
@@ -299,7 +305,7 @@ mod tests {
 
     #[allow(clippy::needless_pass_by_value, reason = "tests hand a literal over")]
     fn read(kind: Kind, value: Value) -> Result<(Config, Secrets), BadConfig> {
-        Config::read(kind, value.as_object().unwrap(), false)
+        Config::read(kind, value.as_object().unwrap().clone(), false)
     }
 
     #[test]

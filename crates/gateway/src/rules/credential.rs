@@ -1,6 +1,6 @@
 //! The real credential: where it goes, and what may carry it (`gateway.md` 11.3, 10.4).
 
-use caracal_core::directive::{AuthLocation, AuthMode, Directive};
+use caracal_core::directive::{AuthLocation, AuthMode, Credential, Directive};
 use http::header::AUTHORIZATION;
 use http::{HeaderName, HeaderValue};
 
@@ -64,7 +64,12 @@ pub fn injection(directive: &Directive, resource_token: Option<&str>) -> Result<
         }
         AuthMode::ProviderOauth | AuthMode::ProviderApiKey => {}
     }
-    let token = directive.provider_token.as_deref().filter(|t| !t.is_empty()).ok_or("the provider's token is missing")?;
+    let token = directive
+        .provider_token
+        .as_ref()
+        .map(Credential::expose)
+        .filter(|t| !t.is_empty())
+        .ok_or("the provider's token is missing")?;
     if directive.auth_mode == AuthMode::ProviderApiKey && directive.auth_location == Some(AuthLocation::Query) {
         let name = directive.query_param_name.as_deref().map(str::trim).filter(|n| !n.is_empty());
         sendable(token)?;

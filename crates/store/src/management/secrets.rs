@@ -48,14 +48,13 @@ impl Store {
         .await
     }
 
-    /// Any sealed value, to find out at start whether a key here opens what is stored.
-    pub async fn any_sealed(&self) -> Result<Option<Vec<u8>>, StoreError> {
+    /// The first bytes of everything sealed, each once: they name the keys that must be here for a start.
+    pub async fn sealed_heads(&self) -> Result<Vec<Vec<u8>>, StoreError> {
         self.read(|tx| {
             Box::pin(async move {
-                let row = tx
-                    .first("SELECT sealed FROM machine_secrets UNION ALL SELECT sealed FROM signing_keys LIMIT 1", vec![])
-                    .await?;
-                row.map(|row| row.bytes(0)).transpose()
+                let sql = "SELECT substr(sealed, 1, 12) FROM machine_secrets UNION SELECT substr(sealed, 1, 12) FROM signing_keys \
+                           UNION SELECT substr(sealed, 1, 12) FROM sealed_documents";
+                tx.all(sql, vec![]).await?.iter().map(|row| row.bytes(0)).collect()
             })
         })
         .await
