@@ -14,6 +14,9 @@ use sqlx::{AssertSqlSafe, Postgres, Row as _, SqlSafeStr, SqlStr, Sqlite};
 
 use crate::error::StoreError;
 
+/// Most prepared statements of a connection: more than there are texts, so that each is prepared once.
+pub(crate) const STATEMENTS: usize = 512;
+
 /// Which backend a statement runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {

@@ -7,6 +7,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, Sq
 use sqlx::{ConnectOptions as _, Connection as _};
 
 use crate::error::StoreError;
+use crate::sql::STATEMENTS;
 use crate::writer::Writer;
 
 /// One file: its writer and its readers.
@@ -33,6 +34,7 @@ fn options(path: &Path) -> SqliteConnectOptions {
         .pragma("recursive_triggers", "on")
         .pragma("temp_store", "memory")
         .pragma("cache_size", "-16384")
+        .statement_cache_capacity(STATEMENTS)
         .disable_statement_logging()
 }
 
@@ -45,7 +47,8 @@ pub(crate) async fn open_writer(path: &Path) -> Result<SqliteConnection, StoreEr
 
 /// Starts the writer and opens the readers.
 pub(crate) async fn open(path: &Path, writer: SqliteConnection) -> Result<File, StoreError> {
-    let readers = SqlitePoolOptions::new().max_connections(4).connect_with(options(path).read_only(true)).await?;
+    let readers =
+        SqlitePoolOptions::new().max_connections(4).test_before_acquire(false).connect_with(options(path).read_only(true)).await?;
     Ok(File { writer: Writer::start(writer), readers })
 }
 
