@@ -1,5 +1,6 @@
-//! Taking in what the emitters left: the spool of the path and the outbox of the door. A message is let go when the ledger has
-//! committed it, or a dead letter of it; a crash in between only makes a copy, which is recognised.
+//! Taking in what the emitters sent: a member of the group that reads `caracal.audit.events`, on whichever bus. A message is acknowledged
+//! when the ledger has committed it, or a dead letter of it, and its emitter lets go of it only then; a crash in between only makes
+//! a copy, which is recognised.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -7,13 +8,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use caracal_core::id::OutboxId;
 use caracal_core::message::Stream;
 use caracal_host::World;
 use caracal_host::jobs::Stop;
 use caracal_store::ledger::{DeadLetter, NewHead};
-use caracal_store::outbox::Which;
 use caracal_store::{Store, StoreError};
+use caracal_stream::bus::{Bus, BusError, Delivered, EntryId, Member, Membership};
+use caracal_stream::{EVIDENCE_GROUP, Published};
 use caracal_tlog::tree::Frontier;
 
 use crate::append::{Counts, entries, refused};
@@ -22,12 +23,27 @@ use crate::metrics::Numbers;
 
 /// Failed signatures in a row after which the key must be wrong.
 const FORGED_MAX: u32 = 100;
-/// How long a quiet emitter is not looked at.
-const IDLE: Duration = Duration::from_millis(250);
-/// First pause after the database failed.
+/// How long a read waits for something new.
+const WAIT: Duration = Duration::from_secs(5);
+/// How long it waits where it only looks.
+const SHORT: Duration = Duration::from_millis(1);
+/// How long a message waits for its member before another takes it.
+const IDLE: Duration = Duration::from_secs(30);
+/// First pause after the bus or the database failed.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// Longest such pause.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// Why nothing can be taken in at the moment. What was not acknowledged comes again.
+#[derive(Debug, thiserror::Error)]
+pub enum IngestError {
+    /// The ledger.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The bus.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+}
 
 /// How ingestion fares, for readiness.
 #[derive(Debug, Default)]
@@ -53,6 +69,7 @@ impl Health {
 #[derive(Clone)]
 pub struct Ingestor {
     store: Store,
+    reader: Arc<Reader>,
     world: World,
     judge: Arc<Judge>,
     origin: Arc<str>,
@@ -67,10 +84,29 @@ impl std::fmt::Debug for Ingestor {
     }
 }
 
+/// This process's place in the group.
+struct Reader {
+    bus: Bus,
+    name: String,
+    member: tokio::sync::Mutex<Option<Member>>,
+}
+
 impl Ingestor {
-    /// An ingestor. `origin` is the first part of the names of new logs.
-    pub fn new(store: Store, world: World, judge: Judge, origin: &str, batch: usize, numbers: Numbers) -> Self {
-        Self { store, world, judge: Arc::new(judge), origin: origin.into(), batch, numbers, health: Arc::default() }
+    /// An ingestor. `name` is its name in the group, unlike every other that lives and the same after a restart; `origin` is the first part
+    /// of the names of new logs.
+    #[allow(clippy::too_many_arguments, reason = "each is one thing it stands on")]
+    pub fn new(
+        store: Store,
+        bus: Bus,
+        name: String,
+        world: World,
+        judge: Judge,
+        origin: &str,
+        batch: usize,
+        numbers: Numbers,
+    ) -> Self {
+        let reader = Arc::new(Reader { bus, name, member: tokio::sync::Mutex::default() });
+        Self { store, reader, world, judge: Arc::new(judge), origin: origin.into(), batch, numbers, health: Arc::default() }
     }
 
     /// How ingestion fares.
@@ -78,46 +114,73 @@ impl Ingestor {
         &self.health
     }
 
-    /// Takes in what waits now; how many messages were let go.
-    pub async fn pass(&self) -> Result<usize, StoreError> {
+    /// Takes in what has arrived; how many messages were acknowledged.
+    pub async fn pass(&self) -> Result<usize, IngestError> {
+        self.pass_within(SHORT, &Stop::new()).await
+    }
+
+    /// As [`Self::pass`], waiting for the first message; a stop ends the wait, never what was begun.
+    async fn pass_within(&self, mut wait: Duration, stop: &Stop) -> Result<usize, IngestError> {
+        let mut place = self.reader.member.lock().await;
+        let mut taken = 0;
         // With another key than the emitters' every event would go aside: an operator must look first.
-        if self.health.key_mismatch() {
-            return Ok(0);
+        while !self.health.key_mismatch() {
+            let member = match place.as_mut() {
+                Some(member) => member,
+                None => place.insert(self.reader.join().await?),
+            };
+            let batch = tokio::select! {
+                biased;
+                () = stop.wait() => Vec::new(),
+                batch = member.read(self.batch, wait) => batch?,
+            };
+            if batch.is_empty() {
+                break;
+            }
+            match self.take_in(member, batch).await {
+                Ok(count) => taken += count,
+                Err(error) => {
+                    member.again();
+                    return Err(error);
+                }
+            }
+            wait = SHORT;
         }
-        Ok(self.spool().await? + self.outbox().await?)
+        Ok(taken)
+    }
+
+    async fn take_in(&self, member: &mut Member, batch: Vec<Delivered>) -> Result<usize, IngestError> {
+        let ids: Vec<EntryId> = batch.iter().map(|one| one.id).collect();
+        let taken = self.take(batch.into_iter().map(message).collect()).await?;
+        member.acknowledge(&ids[..taken]).await?;
+        Ok(taken)
     }
 
     /// Takes in until asked to stop; a last pass takes what came meanwhile.
     pub async fn run(&self, stop: &Stop) {
-        let signal = self.store.spool_signal();
         let mut pause = PAUSE_MIN;
-        loop {
-            match self.pass().await {
-                Ok(taken) => {
+        while !stop.asked() {
+            match self.pass_within(WAIT, stop).await {
+                Ok(_) => {
                     pause = PAUSE_MIN;
                     self.health.failing.store(false, Ordering::Relaxed);
-                    if taken > 0 {
-                        continue;
-                    }
-                    if stop.asked() {
-                        return;
-                    }
-                    tokio::select! {
-                        () = stop.wait() => {}
-                        () = signal.notified() => {}
-                        () = tokio::time::sleep(IDLE) => {}
-                    }
                 }
                 Err(error) => {
                     self.numbers.retries.inc();
                     self.health.failing.store(true, Ordering::Relaxed);
                     tracing::warn!(error = %error, "evidence cannot be taken in at the moment");
-                    if !stop.sleep(pause).await {
-                        return;
-                    }
+                    stop.sleep(pause).await;
                     pause = (pause * 2).min(PAUSE_MAX);
                 }
             }
+            if self.health.key_mismatch() {
+                stop.wait().await;
+            }
+        }
+        // The wait that was given up may have been given something: it is joined, and read, again.
+        *self.reader.member.lock().await = None;
+        if let Err(error) = self.pass().await {
+            tracing::warn!(error = %error, "the last evidence waits for the next start");
         }
     }
 
@@ -125,39 +188,6 @@ impl Ingestor {
     pub async fn job(self, stop: Stop) -> Result<(), Infallible> {
         self.run(&stop).await;
         Ok(())
-    }
-
-    async fn spool(&self) -> Result<usize, StoreError> {
-        let waiting = self.store.spooled(self.batch).await?;
-        if waiting.is_empty() {
-            return Ok(0);
-        }
-        let seqs: Vec<i64> = waiting.iter().map(|s| s.seq).collect();
-        let messages =
-            waiting.into_iter().map(|s| Message { source: format!("spool:{}", s.seq), data: Some(s.data), sig: s.sig }).collect();
-        let taken = self.take(messages).await?;
-        self.store.release_spool(seqs[..taken].to_vec()).await?;
-        Ok(taken)
-    }
-
-    async fn outbox(&self) -> Result<usize, StoreError> {
-        let topic = Stream::AuditEvents.name();
-        let waiting = self.store.outbox_waiting_of(Which::Only(topic), self.batch).await?;
-        if waiting.is_empty() {
-            return Ok(0);
-        }
-        let ids: Vec<OutboxId> = waiting.iter().map(|w| w.id).collect();
-        let messages = waiting
-            .into_iter()
-            .map(|w| {
-                let field = |name: &str| w.fields.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone());
-                let (data, sig) = (field("data").map(String::into_bytes), field("sig").unwrap_or_default());
-                Message { source: w.id.to_string(), data, sig }
-            })
-            .collect();
-        let taken = self.take(messages).await?;
-        self.store.outbox_published(ids[..taken].to_vec()).await?;
-        Ok(taken)
     }
 
     /// Commits messages, as entries or as dead letters; how many of them. An error means that some are not, and that all may come again.
@@ -251,4 +281,27 @@ impl Ingestor {
         self.numbers.dlq.inc_by(count);
         Ok(())
     }
+}
+
+impl Reader {
+    async fn join(&self) -> Result<Member, BusError> {
+        // Evidence is trusted for the signature over its own bytes; the bus signs none of it.
+        let keys = Vec::new();
+        let (stream, group, name) = (Stream::AuditEvents, EVIDENCE_GROUP, self.name.clone());
+        self.bus.join(Membership { stream, group, name, keys, idle: IDLE }).await
+    }
+}
+
+fn message(one: Delivered) -> Message {
+    // Nobody else holds it where it came over a wire: then its bytes move and are not copied.
+    let Published { fields, .. } = Arc::unwrap_or_clone(one.message);
+    let (mut data, mut sig) = (None, String::new());
+    for (name, value) in fields {
+        match name.as_str() {
+            "data" => data = Some(value.into_bytes()),
+            "sig" => sig = value,
+            _ => {}
+        }
+    }
+    Message { source: one.id.to_string(), data, sig }
 }

@@ -1,7 +1,7 @@
 //! Audit: takes evidence in, keeps it so that a change shows, and answers operators about it.
 //!
-//! The path of an event: an emitter's spool or outbox ([`ingest`]) ▸ signature, form, duplicates ([`judge`]) ▸ the zone's ledger, in one
-//! transaction with its head ([`append`]) ▸ only then let go at the emitter. [`recheck()`] reads a ledger again and says what differs;
+//! The path of an event: an emitter's spool or outbox ▸ the bus ([`ingest`]) ▸ signature, form, duplicates ([`judge`]) ▸ the zone's ledger, in one
+//! transaction with its head ([`append`]) ▸ only then acknowledged, and let go at the emitter. [`recheck()`] reads a ledger again and says what differs;
 //! [`search`] is what operators ask; [`service()`] puts it behind HTTP.
 //!
 //! What must never happen here: an event let go before it is committed; an entry changed or removed; a message dropped in silence;

@@ -14,6 +14,7 @@ use caracal_host::jobs::Stop;
 use caracal_host::{Metrics, Supervisor, World};
 use caracal_store::Store;
 use caracal_store::outbox::Which;
+use caracal_stream::{Bus, EVIDENCE_GROUP};
 use caracal_web::bearer::Gate;
 use caracal_web::probes::{self, MetricsGate, Unready};
 use caracal_web::{Face, Problem, shell};
@@ -21,7 +22,7 @@ use http::HeaderValue;
 use http::header::WWW_AUTHENTICATE;
 
 use crate::config::Config;
-use crate::ingest::{Health, Ingestor};
+use crate::ingest::{Health, IngestError, Ingestor};
 use crate::judge::Judge;
 use crate::metrics::Numbers;
 use crate::search::{Search, answer};
@@ -34,6 +35,10 @@ const OUTBOX_COUNTED: usize = 10_000;
 const SEARCH: Duration = Duration::from_secs(10);
 /// How often lag and dead letters are counted.
 const POLL: Duration = Duration::from_secs(5);
+/// How often the stream is cut.
+const TRIM: Duration = Duration::from_mins(1);
+/// How long evidence stays in the stream after it was committed, in seconds.
+const KEPT: i64 = 3600;
 
 /// What Audit is made of.
 pub struct Parts {
@@ -43,6 +48,8 @@ pub struct Parts {
     pub world: World,
     /// State and ledger.
     pub store: Store,
+    /// Where evidence arrives.
+    pub bus: Bus,
     /// The registry of numbers.
     pub metrics: Metrics,
     /// First part of the names of new logs, when the configuration has none: `caracal-<installation id>.local/log`.
@@ -55,6 +62,7 @@ struct Inner {
     config: Config,
     world: World,
     store: Store,
+    bus: Bus,
     numbers: Numbers,
     stop: Stop,
 }
@@ -73,8 +81,12 @@ impl Audit {
         let judge =
             Judge { keys: parts.config.keys.clone(), key_id: parts.config.key_id.clone(), retention: parts.config.retention };
         let origin = parts.config.origin.clone().unwrap_or(parts.origin);
-        let ingestor = Ingestor::new(parts.store.clone(), parts.world.clone(), judge, &origin, parts.config.batch, numbers.clone());
-        let inner = Inner { config: parts.config, world: parts.world, store: parts.store, numbers, stop: parts.stop };
+        // Hosts have names, and on a host the port is one living process's.
+        let name = format!("{}:{}", parts.config.common.hostname, parts.config.common.address.port());
+        let (store, bus, world) = (parts.store, parts.bus, parts.world);
+        let (batch, numbers_of) = (parts.config.batch, numbers.clone());
+        let ingestor = Ingestor::new(store.clone(), bus.clone(), name, world.clone(), judge, &origin, batch, numbers_of);
+        let inner = Inner { config: parts.config, world, store, bus, numbers, stop: parts.stop };
         Self { inner: Arc::new(inner), ingestor }
     }
 
@@ -109,16 +121,31 @@ pub fn jobs(audit: &Audit, supervisor: &Supervisor) {
         let inner = inner.clone();
         async move { inner.count().await }
     });
+    let inner = audit.inner.clone();
+    supervisor.every("evidence trimming", TRIM, move |_| {
+        let inner = inner.clone();
+        async move { inner.trim().await }
+    });
 }
 
 impl Inner {
-    async fn count(&self) -> Result<(), caracal_store::StoreError> {
+    async fn count(&self) -> Result<(), IngestError> {
         let topic = Which::Only(Stream::AuditEvents.name());
         let outbox = self.store.outbox_waiting_of(topic, OUTBOX_COUNTED).await?.len() as u64;
-        let (lag, dead) = (self.store.spool_depth().await? + outbox, self.store.ledger_dead_count().await?);
+        let tables = self.store.spool_depth().await? + outbox;
+        let dead = self.store.ledger_dead_count().await?;
+        // What is under way from a table is still in the table, so the larger number has all of them.
+        let lag = tables.max(self.bus.progress(Stream::AuditEvents, EVIDENCE_GROUP).await?.behind);
         self.numbers.consumer_lag.set(i64::try_from(lag).unwrap_or(i64::MAX));
         self.numbers.dlq_size.set(i64::try_from(dead).unwrap_or(i64::MAX));
         Ok(())
+    }
+
+    /// Cuts the stream behind what is committed, an hour later: nobody else ever cuts it.
+    async fn trim(&self) -> Result<(), IngestError> {
+        let before = self.world.now().minus_secs(KEPT).as_micros() / 1000;
+        let before = u64::try_from(before).unwrap_or(0);
+        Ok(self.bus.trim(Stream::AuditEvents, before, Some(EVIDENCE_GROUP)).await?)
     }
 
     async fn ready(&self, health: &Health) -> Result<(), Unready> {
@@ -134,6 +161,10 @@ impl Inner {
         if let Err(error) = self.store.ping().await {
             tracing::warn!(error = %error, "not ready");
             return Err(Unready::because("postgres_unreachable"));
+        }
+        if let Err(error) = self.bus.ping().await {
+            tracing::warn!(error = %error, "not ready");
+            return Err(Unready::because("redis_unreachable"));
         }
         let over = |value: i64, most: u64| most > 0 && u64::try_from(value).unwrap_or(0) > most;
         if over(self.numbers.dlq_size.get(), self.config.ready_dlq_max) {

@@ -13,9 +13,11 @@ use caracal_crypto::mac::{MacKey, audit_signature};
 use caracal_host::config::{Run, Sources};
 use caracal_host::jobs::Stop;
 use caracal_host::{Metrics, World};
-use caracal_store::journal::{Entry, Outcome, SpooledEvent};
+use caracal_store::journal::SpooledEvent;
 use caracal_store::ledger::{Filter, Order};
 use caracal_store::{Store, StoreConfig};
+use caracal_stream::spool::{Spool, Table};
+use caracal_stream::{Bus, Delivery};
 use caracal_testkit::backends;
 use http::Request;
 use http_body_util::BodyExt;
@@ -28,23 +30,42 @@ const ZONE: &str = "0195f2a9-1b22-7c3d-9e4f-5a6b7c8d9e0f";
 struct Fixture {
     store: Store,
     world: World,
+    bus: Bus,
+    delivery: Delivery<Table>,
     ingestor: Ingestor,
     numbers: Numbers,
     _database: caracal_testkit::Database,
 }
 
+fn judge() -> Judge {
+    Judge { keys: vec![MacKey::from_bytes(&KEY)], key_id: None, retention: Duration::from_hours(24) }
+}
+
 impl Fixture {
     async fn each() -> Vec<Self> {
         let mut all = Vec::new();
-        for database in backends().await {
+        for (database, shared) in backends().await.into_iter().zip([false, true]) {
             let world = World::system();
+            let bus = match caracal_testkit::redis() {
+                Some(url) if shared => Bus::redis(&url).await.unwrap(),
+                _ => Bus::in_process(world.clone()),
+            };
             let config =
                 StoreConfig { database_url: database.url().map(ToOwned::to_owned), dir: database.dir().to_owned(), connections: 8 };
             let store = Store::open(&config, world.clone(), Some(MacKey::from_bytes(&KEY))).await.unwrap();
             let numbers = Numbers::new(Metrics::new("audit"));
-            let judge = Judge { keys: vec![MacKey::from_bytes(&KEY)], key_id: None, retention: Duration::from_hours(24) };
-            let ingestor = Ingestor::new(store.clone(), world.clone(), judge, "test.local/log", 1000, numbers.clone());
-            all.push(Self { store, world, ingestor, numbers, _database: database });
+            let delivery = Delivery::new(Table::new(store.clone()), bus.clone());
+            let ingestor = Ingestor::new(
+                store.clone(),
+                bus.clone(),
+                "one".into(),
+                world.clone(),
+                judge(),
+                "test.local/log",
+                1000,
+                numbers.clone(),
+            );
+            all.push(Self { store, world, bus, delivery, ingestor, numbers, _database: database });
         }
         all
     }
@@ -58,8 +79,16 @@ impl Fixture {
     async fn spool(&self, event: &AuditEvent, sig: Option<String>) {
         let data = event.to_data();
         let sig = sig.unwrap_or_else(|| audit_signature(&MacKey::from_bytes(&KEY), &data));
-        let entry = Entry { events: vec![SpooledEvent { id: event.id, data, sig }], ..Entry::default() };
-        assert_eq!(self.store.journal().commit(entry).await.unwrap(), Outcome::Durable);
+        Spool::Table(self.store.journal().clone()).append(vec![SpooledEvent { id: event.id, data, sig }]).await.unwrap();
+    }
+
+    /// Sends what waits, takes it in, lets go of it; how many messages were taken in.
+    async fn pass(&self) -> usize {
+        let mut all = 0;
+        while self.delivery.pass().await.unwrap() > 0 {
+            all += self.ingestor.pass().await.unwrap();
+        }
+        all
     }
 
     async fn all(&self) -> Vec<caracal_store::ledger::Entry> {
@@ -78,7 +107,7 @@ async fn an_event_becomes_the_first_leaf_and_is_let_go() {
     for f in Fixture::each().await {
         let event = f.event("req-7", Verdict::Allow);
         f.spool(&event, None).await;
-        assert_eq!(f.ingestor.pass().await.unwrap(), 1);
+        assert_eq!(f.pass().await, 1);
         let entries = f.all().await;
         assert_eq!((entries.len(), entries[0].seq, entries[0].previous), (1, 1, None));
         assert_eq!(entries[0].event, serde_json::from_slice::<Value>(&event.to_data()).unwrap());
@@ -97,7 +126,7 @@ async fn copies_are_one_entry_and_other_content_is_an_alert() {
         for _ in 0..5 {
             f.spool(&event, None).await;
         }
-        f.ingestor.pass().await.unwrap();
+        f.pass().await;
         f.spool(&event, None).await;
         let mut other = event.clone();
         other.decision = Verdict::Deny;
@@ -106,7 +135,7 @@ async fn copies_are_one_entry_and_other_content_is_an_alert() {
         moved.occurred_at = moved.occurred_at.minus_secs(1);
         f.spool(&moved, None).await;
         f.spool(&f.event("forged", Verdict::Allow), Some("00".repeat(32))).await;
-        f.ingestor.pass().await.unwrap();
+        f.pass().await;
         let entries = f.all().await;
         assert_eq!((entries.len(), entries[0].event["decision"].as_str()), (1, Some("allow")));
         assert_eq!((f.numbers.duplicates.get(), f.numbers.tamper_replay.get(), f.numbers.hmac_failures.get()), (5, 2, 1));
@@ -122,18 +151,18 @@ async fn two_ingestors_make_one_ledger() {
         for i in 0..60 {
             f.spool(&f.event(&format!("r-{i}"), Verdict::Allow), None).await;
         }
+        assert_eq!(f.delivery.pass().await.unwrap(), 60);
         let runs: Vec<_> = (0..3)
-            .map(|_| {
-                tokio::spawn({
-                    let i = f.ingestor.clone();
-                    async move { i.pass().await }
-                })
+            .map(|n| {
+                let (store, bus, world, numbers) = (f.store.clone(), f.bus.clone(), f.world.clone(), f.numbers.clone());
+                let other = Ingestor::new(store, bus, format!("other {n}"), world, judge(), "test.local/log", 7, numbers);
+                tokio::spawn(async move { other.pass().await })
             })
             .collect();
         for run in runs {
             run.await.unwrap().unwrap();
         }
-        f.ingestor.pass().await.unwrap();
+        f.pass().await;
         let entries = f.all().await;
         assert_eq!(entries.iter().map(|e| e.seq).collect::<Vec<_>>(), (1..=60).collect::<Vec<_>>());
         let ids: std::collections::HashSet<_> = entries.iter().map(|e| e.event_id).collect();
@@ -150,11 +179,11 @@ async fn a_wrong_key_stops_after_a_hundred() {
         for i in 0..150 {
             f.spool(&f.event(&format!("r-{i}"), Verdict::Allow), Some("ab".repeat(32))).await;
         }
-        f.ingestor.pass().await.unwrap();
+        f.pass().await;
         assert!(f.ingestor.health().key_mismatch());
         assert_eq!(f.ingestor.pass().await.unwrap(), 0);
         assert_eq!((f.all().await.len(), f.store.ledger_dead_count().await.unwrap()), (1, 100));
-        assert_eq!(f.store.spooled(1000).await.unwrap().len(), 50);
+        assert_eq!(f.store.spooled(1000).await.unwrap().len(), 151, "a batch is let go whole");
     }
 }
 
@@ -171,7 +200,7 @@ async fn odd_events_recheck_clean() {
         let mut oversize = f.event("big", Verdict::Allow).with("blob", "y".repeat(60_000));
         oversize.evaluation_status = "complete";
         f.spool(&oversize, None).await;
-        f.ingestor.pass().await.unwrap();
+        f.pass().await;
         assert_eq!(
             (f.all().await.len(), f.store.ledger_dead_count().await.unwrap()),
             (2, 1),
@@ -194,7 +223,7 @@ async fn filters_and_pages() {
             ids.push(event.id);
             f.spool(&event, None).await;
         }
-        f.ingestor.pass().await.unwrap();
+        f.pass().await;
         let find = async |filter: Filter| f.store.ledger_entries(ZONE.into(), filter, 100).await.unwrap().len();
         assert_eq!(find(Filter { decision: Some("deny".into()), ..Filter::default() }).await, 1);
         assert_eq!(find(Filter { label: Some("clerk".into()), ..Filter::default() }).await, 25);
@@ -223,14 +252,21 @@ async fn filters_and_pages() {
 async fn operators_ask_with_their_token() {
     for f in Fixture::each().await {
         f.spool(&f.event("req-7", Verdict::Allow), None).await;
-        f.ingestor.pass().await.unwrap();
+        f.pass().await;
         let ask = async |token: Option<&str>, header: Option<&str>, query: &str| {
             let mut vars: HashMap<&str, &str> = HashMap::from([("CARACAL_MODE", "dev")]);
             vars.extend(token.map(|t| ("AUDIT_ADMIN_TOKEN", t)));
             let config = Config::read(&Sources::builder(Run::Up).environment(vars).build().unwrap()).unwrap();
-            let (store, world) = (f.store.clone(), f.world.clone());
-            let parts =
-                Parts { config, world, store, metrics: Metrics::new("audit"), origin: "test.local/log".into(), stop: Stop::new() };
+            let (store, bus, world) = (f.store.clone(), f.bus.clone(), f.world.clone());
+            let parts = Parts {
+                config,
+                world,
+                store,
+                bus,
+                metrics: Metrics::new("audit"),
+                origin: "test.local/log".into(),
+                stop: Stop::new(),
+            };
             let mut request = Request::builder().uri(query);
             if let Some(header) = header {
                 request = request.header("authorization", header);

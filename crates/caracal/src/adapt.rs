@@ -8,8 +8,12 @@ use caracal_store::Store;
 use caracal_sts::{GatewayCall, GatewayRefusal, Sts};
 use futures::future::BoxFuture;
 
-/// The Gateway's exchange as a function call; the mandate's consumption commits with the exchange's evidence.
-pub(crate) struct InProcess(pub(crate) Sts);
+/// The Gateway's exchange as a function call.
+pub(crate) struct InProcess {
+    pub(crate) sts: Sts,
+    /// Whether the mandate's consumption commits with the exchange's evidence.
+    pub(crate) consumes: bool,
+}
 
 impl Exchange for InProcess {
     fn exchange<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Result<Granted, Failure>> {
@@ -22,7 +26,7 @@ impl Exchange for InProcess {
                 request_id: call.request_id,
                 consume: call.consume,
             };
-            match self.0.gateway_exchange(asked).await {
+            match self.sts.gateway_exchange(asked).await {
                 Ok(grant) => Ok(Granted { resource_token: grant.token, directive: grant.directive }),
                 Err(GatewayRefusal::Replayed) => Err(Failure::Replayed),
                 Err(GatewayRefusal::Refused(refusal)) => Err(StsRefusal::from(&*refusal).into()),
@@ -31,7 +35,7 @@ impl Exchange for InProcess {
     }
 
     fn consumes(&self) -> bool {
-        true
+        self.consumes
     }
 }
 

@@ -40,6 +40,24 @@ Examples:
   caracal up --detach && caracal status --ready
   caracal up --database-url postgres://caracal@localhost/caracal --redis-url redis://localhost")]
     Up(Up),
+    /// Run one service on PostgreSQL and Redis; any number of each.
+    #[command(after_help = "\
+Everything is configured: by flags, the environment, CARACAL_ENV_FILE, or a TOML file whose keys are variable names in lower case.
+Secrets may be given as files (NAME_FILE). Nothing is generated: outside CARACAL_MODE=dev a missing or weak key stops the start, in one
+line. Database migrations are applied at the start, by one process at a time. Evidence waits in AUDIT_REPLAY_DIR until Audit has it.
+
+  every service   DATABASE_URL, REDIS_URL, AUDIT_HMAC_KEY, METRICS_BEARER (else /metrics is closed)
+  all but audit   STREAMS_HMAC_KEY (and REVOCATION_STREAMS_HMAC_KEY, which resource servers hold)
+  api             SECRET_STORE_KEK, GATEWAY_STS_HMAC_KEY, CARACAL_ADMIN_TOKEN
+  sts             SECRET_STORE_KEK, GATEWAY_STS_HMAC_KEY, ISSUER_URL
+  coordinator     IDEMPOTENCY_HMAC_KEY, STS_URL, ISSUER_URL, CARACAL_COORDINATOR_TOKEN
+  gateway         GATEWAY_STS_HMAC_KEY, STS_URL, ISSUER_URL (to check iss and aud)
+  audit           AUDIT_ADMIN_TOKEN (else its operator routes do not exist)
+
+Examples:
+  caracal serve sts --config /etc/caracal/sts.toml
+  CARACAL_ENV_FILE=prod.env caracal serve gateway --host 0.0.0.0 --port 8081")]
+    Serve(Serve),
     /// Stop a stack that runs detached; its data stays.
     Down(Down),
     /// Probe the five services; exit 0 only if all answer.
@@ -94,6 +112,22 @@ pub(crate) struct Up {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// Which one.
+    #[arg(value_enum)]
+    pub(crate) service: ServiceName,
+    /// TOML file; keys are variable names in lower case.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Address to listen on (HOST).
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) host: Option<String>,
+    /// Port to listen on (PORT).
+    #[arg(long, value_name = "N")]
+    pub(crate) port: Option<u16>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Down {
     /// Directory of the stack.
     #[arg(long, value_name = "DIR")]
@@ -136,7 +170,7 @@ pub(crate) struct Bench {
 }
 
 /// The five services, as their users know them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub(crate) enum ServiceName {
     /// Product state: zones, applications, providers, resources, policies.
     Api,

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::Path;
 
+use caracal_host::config::ConfigErrors;
+
 /// A command's failure. Its text is one line, fit for a person, without secrets.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -29,6 +31,12 @@ impl Failure {
     /// The exit code.
     pub(crate) const fn code(&self) -> u8 {
         self.code
+    }
+}
+
+impl From<ConfigErrors> for Failure {
+    fn from(errors: ConfigErrors) -> Self {
+        Self::start(errors.to_string().replace('\n', ". "))
     }
 }
 

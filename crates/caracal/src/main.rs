@@ -1,7 +1,7 @@
 //! Caracal decides what an agent may do before every action, proves what it did, and shuts it down at once.
 //!
 //! This is the binary: the command line ([`cli`]), and the one place where concrete clocks, stores and services meet ([`stack`]).
-//! [`up`] runs the whole stack in one process, [`down`] stops one that runs detached, [`status`] probes it; [`demo`] shows it at work,
+//! [`up`] runs the whole stack in one process, [`serve`] one service of it, [`down`] stops one that runs detached, [`status`] probes it; [`demo`] shows it at work,
 //! [`bench`] what it costs.
 //!
 //! What must never happen here: a rule of the domain.
@@ -12,11 +12,12 @@ mod cli;
 mod demo;
 mod down;
 mod env;
-mod events;
 mod failure;
 mod home;
 mod output;
 mod own;
+mod serve;
+mod signals;
 mod stack;
 mod status;
 mod up;
@@ -72,6 +73,7 @@ fn run(command: Option<Command>) -> Result<ExitCode, Failure> {
         }
         Command::Up(args) if args.detach => up::detach(&args).map(|()| ExitCode::SUCCESS),
         Command::Up(args) => runtime()?.block_on(up::run(&args)).map(|()| ExitCode::SUCCESS),
+        Command::Serve(args) => runtime()?.block_on(serve::run(&args)).map(|()| ExitCode::SUCCESS),
         Command::Down(args) => down::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Status(args) => runtime()?.block_on(status::run(&args)).map(of),
         Command::Bench(args) => runtime()?.block_on(bench::run(&args)).map(|()| ExitCode::SUCCESS),

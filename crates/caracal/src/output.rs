@@ -2,6 +2,9 @@
 
 use std::io::IsTerminal;
 
+use caracal_host::World;
+use caracal_host::telemetry::{self, Form, Settings};
+
 /// How lines are dressed on one stream.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Style {
@@ -20,6 +23,21 @@ pub(crate) enum Mark {
     Info,
     /// It begins.
     Step,
+}
+
+/// Starts the log on standard error: lines for people on a terminal, JSON elsewhere.
+pub(crate) fn log(world: &World) -> impl Sized + use<> {
+    let or = |name: &str, default: &str| crate::env::non_empty(name).unwrap_or_else(|| default.to_owned());
+    let settings = Settings {
+        form: Form::detect(std::io::stderr().is_terminal()),
+        level: or("LOG_LEVEL", "info"),
+        version: crate::version::VERSION.to_owned(),
+        environment: or("CARACAL_ENV", "development"),
+        hostname: or("HOSTNAME", ""),
+        field_bytes: 8192,
+        queue: 16_384,
+    };
+    telemetry::init(settings, world.clone())
 }
 
 impl Style {

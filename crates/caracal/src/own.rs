@@ -36,7 +36,7 @@ pub(crate) async fn own_stack() -> Result<Own, Failure> {
     let sources = builder.build().map_err(|e| Failure::start(e.to_string()))?;
     let data = dir.path().join("data");
     crate::home::private_dir(&data)?;
-    let plan = Plan { sources, data, database_url: None, redis_url: None, doors };
+    let plan = Plan { sources, data, doors };
     let stack = Box::pin(Stack::start(plan, World::system())).await?;
     Ok(Own { stack, places, admin: Admin::new(api, token), dir })
 }

@@ -1,12 +1,10 @@
 //! `caracal up`: all five services in one process (`cli.md` 2.1).
 
 use std::fs;
-use std::io::IsTerminal as _;
 use std::process::{Command as Process, Stdio};
 use std::time::{Duration, Instant};
 
 use caracal_host::config::{Mode, Run, Sources};
-use caracal_host::telemetry::{self, Form};
 use caracal_host::{SystemEntropy, World};
 
 use crate::cli::{ServiceName, Up};
@@ -31,32 +29,16 @@ fn outside(args: &Up, home: &Home) -> caracal_host::config::Builder {
     }
     builder = builder.env_file(&home.env_file());
     if let Some(file) = &args.config {
-        builder = builder.toml_file(file, known);
+        builder = builder.toml_file(file, crate::env::known);
     }
     builder
-}
-
-/// Whether a name of the TOML file is a variable of ours.
-fn known(name: &str) -> bool {
-    let upper = name.to_ascii_uppercase();
-    let tables = [
-        caracal_host::config::COMMON,
-        caracal_sts::KEYS,
-        caracal_gateway::KEYS,
-        caracal_coordinator::KEYS,
-        caracal_audit::KEYS,
-        caracal_api::KEYS,
-    ];
-    tables.into_iter().flatten().any(|key| key.name == upper || format!("{}_FILE", key.name) == upper)
-        || matches!(upper.as_str(), "SECRET_STORE_KEK" | "SECRET_STORE_KEK_PREVIOUS" | "CARACAL_SECRET_BACKEND")
 }
 
 /// Runs in the foreground until it is told to stop.
 pub(crate) async fn run(args: &Up) -> Result<(), Failure> {
     let style = Style::stdout();
     let home = Home::resolve(args.data_dir.as_deref())?;
-    let told = |e: caracal_host::config::ConfigErrors| Failure::start(e.to_string());
-    let given = outside(args, &home).build().map_err(told)?;
+    let given = outside(args, &home).build()?;
     let url = |name: &'static str| {
         let key = caracal_host::config::Key::new(name, "").secret();
         given.value(&key).map(|v| v.map(|v| v.text.to_string())).map_err(|e| Failure::start(e.to_string()))
@@ -70,7 +52,7 @@ pub(crate) async fn run(args: &Up) -> Result<(), Failure> {
         caracal_store::reachable(database).await.map_err(|e| Failure::start(e.to_string()))?;
     }
     if let Some(redis) = &redis_url {
-        crate::events::connect(redis).await?;
+        crate::stack::ground::bus(redis).await?;
     }
     let first = !home.secrets().exists();
     let _lock = home.take()?;
@@ -87,27 +69,16 @@ pub(crate) async fn run(args: &Up) -> Result<(), Failure> {
     if home.extra_ca().exists() {
         builder = builder.managed("CARACAL_TLS_EXTRA_CA_FILE", home.extra_ca().display().to_string());
     }
-    let sources = builder.build().map_err(told)?;
+    let sources = builder.build()?;
 
     let world = World::system();
-    let _log = telemetry::init(
-        telemetry::Settings {
-            form: Form::detect(std::io::stderr().is_terminal()),
-            level: crate::env::non_empty("LOG_LEVEL").unwrap_or_else(|| "info".to_owned()),
-            version: crate::version::VERSION.to_owned(),
-            environment: crate::env::non_empty("CARACAL_ENV").unwrap_or_else(|| "development".to_owned()),
-            hostname: crate::env::non_empty("HOSTNAME").unwrap_or_default(),
-            field_bytes: 8192,
-            queue: 16_384,
-        },
-        world.clone(),
-    );
+    let _log = crate::output::log(&world);
     let backend = match (&database_url, &redis_url) {
         (None, _) => format!("SQLite in {}", home.data().display()),
         (Some(_), None) => "PostgreSQL, events in process".to_owned(),
         (Some(_), Some(_)) => "PostgreSQL and Redis".to_owned(),
     };
-    let plan = Plan { sources, data: home.data(), database_url, redis_url, doors };
+    let plan = Plan { sources, data: home.data(), doors };
     let stack = Box::pin(Stack::start(plan, world)).await?;
 
     if first {
@@ -125,27 +96,10 @@ pub(crate) async fn run(args: &Up) -> Result<(), Failure> {
     println!("  admin token  {}", home.secrets().join("caracalAdminToken").display());
     println!("{} next: `caracal status --ready`, or `caracal demo` to see a governed call; Ctrl-C stops", style.mark(Mark::Step));
 
-    stopped(&stack).await;
+    crate::signals::stopped(&stack.supervisor.stop()).await;
     println!("{} stopping: running requests finish first", style.mark(Mark::Step));
     stack.stop().await;
     Ok(())
-}
-
-/// Waits for SIGTERM, SIGINT, or a stop from inside; a second signal ends the process at once.
-async fn stopped(stack: &Stack) {
-    let stop = stack.supervisor.stop();
-    let signal = async {
-        use tokio::signal::unix::{SignalKind, signal};
-        let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
-            return std::future::pending().await;
-        };
-        tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
-        tokio::spawn(async move {
-            tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
-            std::process::exit(130);
-        });
-    };
-    tokio::select! { () = signal => {}, () = stop.wait() => {} }
 }
 
 /// Leaves a stack running and answers when it is ready.

@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use caracal_core::error::Service;
 use caracal_crypto::mac::MacKey;
-use caracal_host::config::{Common, ConfigErrors, Key, Sources};
-use caracal_store::retention::Retention;
+use caracal_host::config::{Common, ConfigErrors, Key, Run, Sources};
 use secrecy::{ExposeSecret as _, SecretString};
+use url::Url;
 
 const OF: &[Service] = &[Service::Coordinator];
 const TOKEN: Key = Key::new("CARACAL_COORDINATOR_TOKEN", "Operator's token; empty: there is no operator").secret().of(OF);
+const STS_URL: Key = Key::new("STS_URL", "Where the STS is, whose keys verify mandates; not needed in one process").of(OF);
+const ISSUER: Key = Key::new("ISSUER_URL", "The issuer of mandates; in one process the STS's").of(OF);
 const SCOPE: Key =
     Key::new("AGENT_COORDINATOR_SCOPE", "Scope that makes a mandate a lifecycle mandate").default("agent:lifecycle").of(OF);
 const RECEIPTS: Key =
@@ -24,17 +26,20 @@ const KEEP_GENERATED: Key =
     Key::new("GENERATED_IDEMPOTENCY_RETENTION_SECONDS", "How long a generated key is remembered").default("3600").of(OF);
 const RECEIPTS_MAX: Key =
     Key::new("IDEMPOTENCY_MAX_RECEIPTS_PER_SCOPE", "Keys an application may hold for an operation").default("10000").of(OF);
-const OUTBOX: Key = Key::new("OUTBOX_RETENTION_DAYS", "How long published outbox rows are kept").default("7").of(OF);
 
 /// Every key of this service beside the common ones.
 pub const KEYS: &[Key] =
-    &[TOKEN, SCOPE, RECEIPTS, PER_ZONE, PER_APP, BODY, LEASE, SWEEP, KEEP, KEEP_GENERATED, RECEIPTS_MAX, OUTBOX];
+    &[STS_URL, ISSUER, TOKEN, SCOPE, RECEIPTS, PER_ZONE, PER_APP, BODY, LEASE, SWEEP, KEEP, KEEP_GENERATED, RECEIPTS_MAX];
 
 /// The configuration of the Coordinator.
 #[derive(Debug)]
 pub struct Config {
     /// What every service has.
     pub common: Common,
+    /// Where the STS is; `None`: in this process.
+    pub sts_url: Option<Url>,
+    /// The issuer of mandates, verbatim; `None`: that of the STS in this process.
+    pub issuer: Option<String>,
     /// The operator's token.
     pub operator_token: Option<SecretString>,
     /// The scope of a lifecycle mandate.
@@ -57,8 +62,6 @@ pub struct Config {
     pub keep_generated: i64,
     /// Keys an application may hold for an operation.
     pub receipts_max: u64,
-    /// How long the store keeps what is over.
-    pub retention: Retention,
 }
 
 impl Config {
@@ -66,6 +69,11 @@ impl Config {
     pub fn read(sources: &Sources) -> Result<Self, ConfigErrors> {
         let mut r = sources.reader(Service::Coordinator);
         let common = Common::read(&mut r);
+        let apart = r.run() == Run::Serve;
+        let sts_url = if apart { r.url(&STS_URL).map(Some) } else { r.url_opt(&STS_URL) };
+        // The issuer is compared as text, so it stays as it was written.
+        let checked = if apart { r.url(&ISSUER).map(Some) } else { r.url_opt(&ISSUER) };
+        let issuer = checked.and_then(|_| r.string_opt(&ISSUER)).map(|text| text.map(|text| text.trim().to_owned()));
         let operator_token = r.token_opt(&TOKEN);
         let scope = r.string(&SCOPE);
         let receipts_key = r.hmac_key_opt(&RECEIPTS);
@@ -77,10 +85,11 @@ impl Config {
         let keep = r.integer::<i64>(&KEEP, 3600..=31_536_000);
         let keep_generated = r.integer::<i64>(&KEEP_GENERATED, 3600..=31_536_000);
         let receipts_max = r.integer(&RECEIPTS_MAX, 100..=10_000_000);
-        let outbox = r.integer::<u64>(&OUTBOX, 1..=3650);
         let built = (|| {
             Some(Self {
                 common: common?,
+                sts_url: sts_url?,
+                issuer: issuer?,
                 operator_token: operator_token?,
                 scope: scope?,
                 receipts_key: receipts_key?.map(|key| MacKey::from_bytes(key.expose_secret())),
@@ -92,7 +101,6 @@ impl Config {
                 keep: keep?,
                 keep_generated: keep_generated?,
                 receipts_max: receipts_max?,
-                retention: Retention::of_outbox(Duration::from_hours(outbox? * 24)),
             })
         })();
         r.finish(built)

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use caracal_core::time::Time;
 use caracal_host::World;
-use redis::aio::ConnectionManager;
-use redis::{Cmd, Pipeline};
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::{AsyncConnectionConfig, Cmd, Pipeline};
 
 use crate::{Away, Kind, Presented, Taken};
 
@@ -53,11 +53,22 @@ async fn patient<T>(work: impl Future<Output = Result<T, redis::RedisError>>) ->
 impl Redis {
     pub(crate) async fn connect(url: &str, world: World) -> Result<Self, Away> {
         let client = redis::Client::open(url)?;
-        let memory = Self { connection: patient(client.get_connection_manager()).await?, world };
+        // One connection without the manager first: the manager tries again for seconds before it says what is wrong.
+        let first = AsyncConnectionConfig::new().set_connection_timeout(Some(PATIENCE)).set_response_timeout(Some(PATIENCE));
+        patient(client.get_multiplexed_async_connection_with_config(&first)).await?;
+        let config = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(PATIENCE))
+            .set_response_timeout(Some(PATIENCE))
+            .set_number_of_retries(1);
+        let memory = Self { connection: patient(client.get_connection_manager_with_config(config)).await?, world };
         // The first mark is made now, not by the first mandate, which would be too old for it.
         let mut first = Pipeline::new();
         first.add_command(memory.since());
-        patient(first.query_async::<(String,)>(&mut memory.connection.clone())).await?;
+        let (since,): (String,) = patient(first.query_async(&mut memory.connection.clone())).await?;
+        // Ids are as old as the whole second they were made in: until the mark's is over, none is younger than it.
+        let since = since.parse().map(Time::from_micros).map_err(|_| Away("its age is not a time".to_owned()))?;
+        let over = u64::try_from((since.as_secs() + 1) * 1_000_000 - memory.world.now().as_micros()).unwrap_or(0);
+        tokio::time::sleep(Duration::from_micros(over.min(1_000_000))).await;
         Ok(memory)
     }
 

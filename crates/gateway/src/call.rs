@@ -381,7 +381,7 @@ async fn write(inner: &Inner, facts: &Facts, event: AuditEvent) {
         inner.numbers.denials_suppressed.inc();
         return;
     }
-    match inner.evidence.record(zone, event).await {
+    match inner.evidence.record(event).await {
         Ok(()) => inner.numbers.audit_persisted.inc(),
         Err(error) => {
             inner.numbers.audit_sink_errors.inc();

@@ -5,24 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use caracal_core::id::{Id, Jti, ZoneId};
 use caracal_core::time::Time;
-use caracal_store::journal::{Consume, Entry, Journal, Outcome, Purpose, Spend};
+pub use caracal_ephemeral::{Away, Taken};
+use caracal_ephemeral::{Kind, Memory, Presented};
 use futures::future::BoxFuture;
-
-/// What became of taking a mandate's id.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Taken {
-    /// It was not used before.
-    First,
-    /// It was; by which request, if that is known.
-    Seen(Option<String>),
-    /// The memory is younger than the mandate, so nobody can say (`streams.md` 13). Treated as a replay without evidence of one.
-    Unsure,
-}
-
-/// The memory cannot be asked.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the memory of used mandates does not answer: {0}")]
-pub struct NoMemory(pub String);
 
 /// A memory of used mandates.
 pub trait Consumed: Send + Sync + 'static {
@@ -34,7 +19,7 @@ pub trait Consumed: Send + Sync + 'static {
         issued: Time,
         until: Time,
         request_id: &'a str,
-    ) -> BoxFuture<'a, Result<Taken, NoMemory>>;
+    ) -> BoxFuture<'a, Result<Taken, Away>>;
 
     /// Whether the memory answers.
     fn healthy(&self) -> BoxFuture<'_, bool>;
@@ -63,7 +48,7 @@ impl Recent {
 }
 
 impl Consumed for Recent {
-    fn take<'a>(&'a self, _: ZoneId, jti: Jti, _: Time, _: Time, request_id: &'a str) -> BoxFuture<'a, Result<Taken, NoMemory>> {
+    fn take<'a>(&'a self, _: ZoneId, jti: Jti, _: Time, _: Time, request_id: &'a str) -> BoxFuture<'a, Result<Taken, Away>> {
         let key = jti.to_bytes();
         // The last byte of a UUIDv7 is random, the first is not.
         let mut shard = self.shards[usize::from(key[15]) % SHARDS].lock().unwrap_or_else(PoisonError::into_inner);
@@ -87,44 +72,34 @@ impl Consumed for Recent {
     }
 }
 
-/// The memory in the store: an id is taken by a commit of its own, before the exchange is asked.
-pub struct Durable {
-    journal: Journal,
-    recent: Recent,
-}
+/// The memory that all replicas share: an id is taken before the exchange is asked.
+pub struct Shared(Memory);
 
-impl Durable {
-    /// Through this journal.
-    pub fn new(journal: Journal) -> Self {
-        Self { journal, recent: Recent::new(65_536) }
+impl Shared {
+    /// This memory.
+    pub const fn new(memory: Memory) -> Self {
+        Self(memory)
     }
 }
 
-impl Consumed for Durable {
+impl Consumed for Shared {
     fn take<'a>(
         &'a self,
-        zone: ZoneId,
+        _: ZoneId,
         jti: Jti,
         issued: Time,
         until: Time,
         request_id: &'a str,
-    ) -> BoxFuture<'a, Result<Taken, NoMemory>> {
+    ) -> BoxFuture<'a, Result<Taken, Away>> {
         Box::pin(async move {
-            if let seen @ Taken::Seen(_) = self.recent.take(zone, jti, issued, until, request_id).await? {
-                return Ok(seen);
-            }
-            let spend = Spend::Id(Consume { purpose: Purpose::Mandate, id: jti.to_bytes().to_vec(), until });
-            match self.journal.commit(Entry { zone: Some(zone), spend, ..Entry::default() }).await {
-                Ok(Outcome::Durable) => Ok(Taken::First),
-                Ok(Outcome::Spent) => Ok(Taken::Seen(None)),
-                Ok(other) => Err(NoMemory(format!("the journal answered {other:?}"))),
-                Err(error) => Err(NoMemory(error.to_string())),
-            }
+            let id = jti.to_string();
+            let presented = Presented { kind: Kind::Mandate, id: &id, issued, until, by: request_id };
+            self.0.take(presented).await
         })
     }
 
     fn healthy(&self) -> BoxFuture<'_, bool> {
-        Box::pin(std::future::ready(true))
+        Box::pin(async { self.0.ping().await.is_ok() })
     }
 }
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 use caracal_core::event::AuditEvent;
 use caracal_core::id::ZoneId;
 use caracal_crypto::mac::{MacKey, audit_signature};
-use caracal_store::journal::{Entry, Journal, Outcome, SpooledEvent};
+use caracal_store::journal::SpooledEvent;
+use caracal_stream::Spool;
 use futures::future::BoxFuture;
 
 /// The evidence could not be made durable.
@@ -18,43 +19,37 @@ pub struct NoEvidence(pub String);
 /// Where evidence goes.
 pub trait Evidence: Send + Sync + 'static {
     /// Makes an event durable. Runs to its end whatever becomes of the caller.
-    fn record(&self, zone: ZoneId, event: AuditEvent) -> BoxFuture<'static, Result<(), NoEvidence>>;
+    fn record(&self, event: AuditEvent) -> BoxFuture<'static, Result<(), NoEvidence>>;
 
     /// Why evidence cannot be written at the moment, as `/ready` says it.
     fn unready(&self) -> Option<&'static str>;
 }
 
-/// Evidence through the store's journal, whose spool Audit reads.
+/// Evidence through this process's spool.
 #[derive(Clone)]
-pub struct Journalled {
-    journal: Journal,
+pub struct Spooled {
+    spool: Spool,
     key: Option<MacKey>,
 }
 
-impl Journalled {
-    /// Through this journal; `key` signs (`AUDIT_HMAC_KEY`).
-    pub const fn new(journal: Journal, key: Option<MacKey>) -> Self {
-        Self { journal, key }
+impl Spooled {
+    /// Through this spool; `key` signs (`AUDIT_HMAC_KEY`).
+    pub const fn new(spool: Spool, key: Option<MacKey>) -> Self {
+        Self { spool, key }
     }
 }
 
-impl Evidence for Journalled {
-    fn record(&self, zone: ZoneId, event: AuditEvent) -> BoxFuture<'static, Result<(), NoEvidence>> {
-        let journal = self.journal.clone();
+impl Evidence for Spooled {
+    fn record(&self, event: AuditEvent) -> BoxFuture<'static, Result<(), NoEvidence>> {
+        let spool = self.spool.clone();
         let data = event.to_data();
         let sig = self.key.as_ref().map(|key| audit_signature(key, &data)).unwrap_or_default();
-        let entry = Entry { zone: Some(zone), events: vec![SpooledEvent { id: event.id, data, sig }], ..Entry::default() };
-        Box::pin(async move {
-            match journal.commit(entry).await {
-                Ok(Outcome::Durable) => Ok(()),
-                Ok(other) => Err(NoEvidence(format!("the journal answered {other:?}"))),
-                Err(error) => Err(NoEvidence(error.to_string())),
-            }
-        })
+        let events = vec![SpooledEvent { id: event.id, data, sig }];
+        Box::pin(async move { spool.append(events).await.map_err(|error| NoEvidence(error.to_string())) })
     }
 
     fn unready(&self) -> Option<&'static str> {
-        None
+        (!self.spool.healthy()).then_some("audit_replay_unavailable")
     }
 }
 

@@ -154,7 +154,7 @@ impl Record {
         self.ended = true;
         self.log(end);
         let event = self.event(end);
-        let written = self.inner.evidence.record(self.facts.mandate.claims.zone_id, event);
+        let written = self.inner.evidence.record(event);
         let inner = self.inner.clone();
         Box::pin(async move {
             let result = written.await;

@@ -19,7 +19,6 @@ pub mod ledger;
 pub mod management;
 pub mod outbox;
 pub mod path;
-pub mod retention;
 pub mod spool;
 pub mod sql;
 

@@ -75,6 +75,17 @@ impl Store {
         .await
     }
 
+    /// Rows of a topic that were published since `since` wait again: whoever had them has lost them. How many.
+    pub async fn outbox_again(&self, topic: &'static str, since: Time) -> Result<u64, StoreError> {
+        self.plain_write(move |tx| {
+            Box::pin(async move {
+                let sql = "UPDATE outbox SET published_at = NULL WHERE topic = $1 AND published_at >= $2";
+                tx.execute(sql, vec![topic.into(), since.into()]).await
+            })
+        })
+        .await
+    }
+
     /// This row failed; it is due again after `pause`, or dead.
     pub async fn outbox_failed(&self, id: OutboxId, error: String, pause: Option<Duration>) -> Result<(), StoreError> {
         let now = self.now().await?;
@@ -104,6 +115,14 @@ impl Store {
                     .await?;
                 row.map_or(Ok((0, 0)), |row| Ok((row.count(0)?, row.count(1)?)))
             })
+        })
+        .await
+    }
+
+    /// Removes rows published before `before`.
+    pub async fn outbox_prune(&self, before: Time) -> Result<u64, StoreError> {
+        self.plain_write(move |tx| {
+            Box::pin(async move { tx.execute("DELETE FROM outbox WHERE published_at < $1", vec![before.into()]).await })
         })
         .await
     }

@@ -1,18 +1,17 @@
 //! SQLite's one writer: doors and journal entries that wait share a transaction and one sync, each in a savepoint.
 //!
-//! A group is what arrived while the last sync ran; there is no timer. The writer is a thread of its own, so a caller that hangs up
-//! cancels nothing in the middle, nobody ever meets an open transaction, and no statement waits for another thread to wake up.
+//! A group is what arrived while the last sync ran; there is no timer. The writer is a task of its own, so a caller that hangs up
+//! cancels nothing in the middle, and nobody ever meets an open transaction.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::AssertUnwindSafe;
 
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use rusqlite::Connection;
-use tokio::runtime::Handle;
+use sqlx::sqlite::SqliteConnection;
 use tokio::sync::mpsc;
 
 use crate::error::StoreError;
 use crate::sql::Tx;
-use crate::sqlite::begin;
 
 /// Most jobs of one transaction.
 const GROUP: usize = 256;
@@ -37,14 +36,11 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Starts the writer on its connection. It ends with its last handle.
-    pub(crate) fn start(conn: Connection) -> Result<Self, StoreError> {
+    /// Starts the writer on its connection.
+    pub(crate) fn start(conn: SqliteConnection) -> Self {
         let (jobs, waiting) = mpsc::channel(QUEUE);
-        let runtime = Handle::current();
-        let thread = std::thread::Builder::new().name("sqlite-writer".to_owned());
-        let started = thread.spawn(move || work(conn, waiting, &runtime));
-        started.map_err(|e| StoreError::Start(format!("the writer's thread cannot be started: {e}")))?;
-        Ok(Self { jobs })
+        tokio::spawn(work(conn, waiting));
+        Self { jobs }
     }
 
     /// Hands a job over. It runs to its end whatever becomes of the caller.
@@ -53,10 +49,10 @@ impl Writer {
     }
 }
 
-fn work(mut conn: Connection, mut waiting: mpsc::Receiver<Box<dyn Job>>, runtime: &Handle) {
+async fn work(mut conn: SqliteConnection, mut waiting: mpsc::Receiver<Box<dyn Job>>) {
     let mut group = Vec::with_capacity(GROUP);
-    while waiting.blocking_recv_many(&mut group, GROUP) > 0 {
-        let outcomes = transaction(&mut conn, &mut group, runtime);
+    while waiting.recv_many(&mut group, GROUP).await > 0 {
+        let outcomes = transaction(&mut conn, &mut group).await;
         for (job, outcome) in group.drain(..).zip(outcomes) {
             job.done(outcome);
         }
@@ -64,35 +60,40 @@ fn work(mut conn: Connection, mut waiting: mpsc::Receiver<Box<dyn Job>>, runtime
 }
 
 /// Runs a group; gives each job's outcome in order.
-fn transaction(conn: &mut Connection, group: &mut [Box<dyn Job>], runtime: &Handle) -> Vec<Result<(), StoreError>> {
+async fn transaction(conn: &mut SqliteConnection, group: &mut [Box<dyn Job>]) -> Vec<Result<(), StoreError>> {
     let mut outcomes = Vec::with_capacity(group.len());
-    if let Err(e) = begin(conn, "BEGIN IMMEDIATE") {
+    if let Err(e) = control(conn, "BEGIN IMMEDIATE").await {
         return group.iter().map(|_| Err(StoreError::Unavailable(e.to_string()))).collect();
     }
     for job in group.iter_mut() {
-        outcomes.push(savepoint(conn, job.as_mut(), runtime));
+        outcomes.push(savepoint(conn, job.as_mut()).await);
     }
-    let committed = match begin(conn, "COMMIT") {
+    let committed = match control(conn, "COMMIT").await {
         Ok(()) => return outcomes,
         Err(e) => e,
     };
-    let _ = begin(conn, "ROLLBACK");
+    let _ = control(conn, "ROLLBACK").await;
     outcomes
         .into_iter()
         .map(|outcome| outcome.and_then(|()| Err(StoreError::Unavailable(format!("the commit failed: {committed}")))))
         .collect()
 }
 
-fn savepoint(conn: &mut Connection, job: &mut dyn Job, runtime: &Handle) -> Result<(), StoreError> {
-    begin(conn, "SAVEPOINT job")?;
-    let run = catch_unwind(AssertUnwindSafe(|| runtime.block_on(job.run(&mut Tx::sqlite(conn)))));
+async fn savepoint(conn: &mut SqliteConnection, job: &mut dyn Job) -> Result<(), StoreError> {
+    control(conn, "SAVEPOINT job").await?;
+    let run = AssertUnwindSafe(async { job.run(&mut Tx::sqlite(conn)).await }).catch_unwind().await;
     let outcome = run.unwrap_or_else(|_| Err(StoreError::Unavailable("a write stopped in its middle".to_owned())));
     match outcome {
-        Ok(()) => begin(conn, "RELEASE job"),
+        Ok(()) => control(conn, "RELEASE job").await,
         Err(e) => {
-            begin(conn, UNDO)?;
-            begin(conn, "RELEASE job")?;
+            control(conn, UNDO).await?;
+            control(conn, "RELEASE job").await?;
             Err(e)
         }
     }
+}
+
+async fn control(conn: &mut SqliteConnection, sql: &'static str) -> Result<(), StoreError> {
+    sqlx::query(sql).execute(conn).await?;
+    Ok(())
 }

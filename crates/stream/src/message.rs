@@ -4,19 +4,24 @@ use caracal_core::message::{Stream, is_plain_field};
 use caracal_crypto::mac::{MacKey, origin_signature};
 use caracal_store::outbox::Waiting;
 
-/// Keys that sign. Resource servers hold the second one and must not be able to forge anything else.
+/// Keys of messages. Resource servers hold those of revocations and must not be able to forge anything else.
 #[derive(Clone, Debug, Default)]
 pub struct Keys {
-    /// `STREAMS_HMAC_KEY`.
-    pub streams: Option<MacKey>,
-    /// `REVOCATION_STREAMS_HMAC_KEY`.
-    pub revocations: Option<MacKey>,
+    /// `STREAMS_HMAC_KEY`, which signs, and what still verifies.
+    pub streams: Vec<MacKey>,
+    /// `REVOCATION_STREAMS_HMAC_KEY`, which signs, and what still verifies.
+    pub revocations: Vec<MacKey>,
 }
 
 impl Keys {
-    /// The key of a stream.
-    pub const fn of(&self, stream: Stream) -> Option<&MacKey> {
-        if stream.is_public() { self.revocations.as_ref() } else { self.streams.as_ref() }
+    /// The key that signs a stream's messages.
+    pub fn signing(&self, stream: Stream) -> Option<&MacKey> {
+        self.verifying(stream).first()
+    }
+
+    /// The keys that a stream's messages may be signed with; none: nothing is checked.
+    pub fn verifying(&self, stream: Stream) -> &[MacKey] {
+        if stream.is_public() { &self.revocations } else { &self.streams }
     }
 }
 
@@ -45,7 +50,7 @@ impl Published {
         if let Some((name, _)) = fields.iter().find(|(name, value)| !is_plain_field(name, value)) {
             return Err(format!("the field {name:?} cannot be signed without ambiguity"));
         }
-        if let Some(key) = keys.of(stream) {
+        if let Some(key) = keys.signing(stream) {
             let signature = origin_signature(key, stream.name(), &fields);
             fields.push(("_sig".to_owned(), signature));
         }
@@ -74,7 +79,7 @@ mod tests {
 
     fn keys() -> Keys {
         let key = MacKey::from_hex("000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f").unwrap();
-        Keys { streams: Some(key.clone()), revocations: Some(key) }
+        Keys { streams: vec![key.clone()], revocations: vec![key] }
     }
 
     /// The vectors of `streams.md` 3.

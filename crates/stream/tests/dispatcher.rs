@@ -1,45 +1,54 @@
 //! From a committed change to whoever listens, on every backend.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::time::Duration;
 
 use caracal_core::id::{SessionId, ZoneId};
-use caracal_core::message::{Anchor, Message, Producer};
+use caracal_core::message::{Anchor, Message, Producer, Stream};
 use caracal_crypto::mac::{MacKey, origin_verified};
 use caracal_host::World;
 use caracal_store::management::{NewZone, Zone};
 use caracal_store::{Store, StoreConfig};
-use caracal_stream::{Dispatcher, Keys, Published, RedisBus};
+use caracal_stream::bus::Follower;
+use caracal_stream::{Bus, Dispatcher, Keys, Published};
 
 struct Fixture {
     store: Store,
     world: World,
-    heard: Arc<Mutex<Vec<Published>>>,
+    bus: Bus,
+    follower: Follower,
     _database: caracal_testkit::Database,
 }
 
+/// Each database with each bus.
 async fn fixtures() -> Vec<Fixture> {
     let mut all = Vec::new();
-    for database in caracal_testkit::backends().await {
-        let world = World::system();
-        let config =
-            StoreConfig { database_url: database.url().map(str::to_owned), dir: database.dir().to_owned(), connections: 8 };
-        let store = Store::open(&config, world.clone(), None).await.unwrap();
-        all.push(Fixture { store, world, heard: Arc::default(), _database: database });
+    for shared in [false, true] {
+        for database in caracal_testkit::backends().await {
+            let world = World::system();
+            let bus = match caracal_testkit::redis() {
+                Some(url) if shared => Bus::redis(&url).await.unwrap(),
+                None if shared => continue,
+                _ => Bus::in_process(world.clone()),
+            };
+            let config =
+                StoreConfig { database_url: database.url().map(str::to_owned), dir: database.dir().to_owned(), connections: 8 };
+            let store = Store::open(&config, world.clone(), None).await.unwrap();
+            let follower = bus.follow(&[Stream::SessionsRevoke], Keys::default()).await.unwrap();
+            all.push(Fixture { store, world, bus, follower, _database: database });
+        }
     }
     all
 }
 
 fn keys() -> Keys {
-    Keys { streams: Some(MacKey::from_bytes(&[1; 32])), revocations: Some(MacKey::from_bytes(&[2; 32])) }
+    Keys { streams: vec![MacKey::from_bytes(&[1; 32])], revocations: vec![MacKey::from_bytes(&[2; 32])] }
 }
 
 impl Fixture {
-    fn dispatcher(&self, redis: Option<RedisBus>) -> Dispatcher {
-        let dispatcher = Dispatcher::new(self.store.clone(), keys(), redis, false, self.world.clone());
-        let heard = self.heard.clone();
-        dispatcher.subscribe(move |message| heard.lock().unwrap().push(message.clone()));
-        dispatcher
+    fn dispatcher(&self) -> Dispatcher {
+        Dispatcher::new(self.store.clone(), keys(), self.bus.clone(), self.world.clone())
     }
 
     /// A change that announces the end of a Session.
@@ -59,47 +68,77 @@ impl Fixture {
         (zone, session)
     }
 
-    fn ends(&self) -> Vec<Published> {
-        self.heard.lock().unwrap().iter().filter(|m| m.stream.name() == "caracal.sessions.revoke").cloned().collect()
+    async fn ends(&mut self) -> Vec<Arc<Published>> {
+        self.follower.next(Duration::from_millis(20)).await.unwrap()
     }
 }
 
 #[tokio::test]
 async fn a_committed_change_is_heard_once_and_signed_with_the_key_of_resource_servers() {
-    for f in fixtures().await {
-        let dispatcher = f.dispatcher(None);
+    for mut f in fixtures().await {
+        let dispatcher = f.dispatcher();
         let (zone, session) = f.revoke().await;
-        while dispatcher.pass().await.unwrap_or(0) > 0 {}
-        let ends = f.ends();
+        while dispatcher.pass().await.unwrap() > 0 {}
+        let ends = f.ends().await;
         assert_eq!(ends.len(), 1);
         assert_eq!(
             (ends[0].field("zone_id"), ends[0].field("agent_session_id")),
             (Some(&*zone.to_string()), Some(&*session.to_string()))
         );
+        assert!(ends[0].field("outbox_id").is_some());
         assert!(origin_verified(&[MacKey::from_bytes(&[2; 32])], "caracal.sessions.revoke", &ends[0].fields));
         assert!(!origin_verified(&[MacKey::from_bytes(&[1; 32])], "caracal.sessions.revoke", &ends[0].fields));
-        assert!(f.store.outbox_waiting(10).await.unwrap().is_empty());
+        assert!(f.store.outbox_waiting(10).await.unwrap().iter().all(|row| row.topic == "caracal.audit.events"));
+        assert_eq!(dispatcher.pass().await.unwrap(), 0);
+        assert!(f.ends().await.is_empty());
     }
 }
 
 #[tokio::test]
-async fn redis_has_it_before_it_is_marked_and_only_one_process_dispatches() {
-    let Some(url) = caracal_testkit::redis() else { return };
-    for f in fixtures().await {
-        let bus = RedisBus::connect(&url).await.unwrap();
-        let (first, second) = (f.dispatcher(Some(bus.clone())), f.dispatcher(Some(bus)));
-        let (_, session) = f.revoke().await;
-        assert!(first.pass().await.unwrap_or(0) > 0);
+async fn of_two_processes_on_one_bus_one_dispatches() {
+    for mut f in fixtures().await {
+        if !f.bus.is_shared() {
+            continue;
+        }
+        let (first, second) = (f.dispatcher(), f.dispatcher());
         f.revoke().await;
-        assert_eq!(second.pass().await.unwrap_or(9), 0, "the other holds the lease");
-        let client = redis::Client::open(url.as_str()).unwrap();
-        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-        let entries: redis::streams::StreamRangeReply =
-            redis::cmd("XRANGE").arg("caracal.sessions.revoke").arg("-").arg("+").query_async(&mut connection).await.unwrap();
-        let mine =
-            entries.ids.iter().find(|e| e.get::<String>("agent_session_id").as_deref() == Some(&*session.to_string())).unwrap();
-        let fields: Vec<(String, String)> = mine.map.keys().map(|k| (k.clone(), mine.get(k).unwrap())).collect();
-        assert!(origin_verified(&[MacKey::from_bytes(&[2; 32])], "caracal.sessions.revoke", &fields));
-        assert!(fields.iter().any(|(k, _)| k == "outbox_id"));
+        assert!(first.pass().await.unwrap() > 0);
+        f.revoke().await;
+        assert_eq!(second.pass().await.unwrap(), 0, "the other holds the lease");
+        assert_eq!(f.ends().await.len(), 1);
+    }
+}
+
+/// Acceptance row 15, the part of resource servers: they have nothing but these streams.
+#[tokio::test]
+async fn a_redis_without_its_past_is_told_the_last_day_again() {
+    let Some(url) = caracal_testkit::redis() else { return };
+    for database in caracal_testkit::backends().await {
+        let world = World::system();
+        let config =
+            StoreConfig { database_url: database.url().map(str::to_owned), dir: database.dir().to_owned(), connections: 8 };
+        let store = Store::open(&config, world.clone(), None).await.unwrap();
+        let bus = Bus::redis(&url).await.unwrap();
+        let follower = bus.follow(&[Stream::SessionsRevoke], Keys::default()).await.unwrap();
+        let mut f = Fixture { store, world, bus, follower, _database: database };
+        let (_, session) = f.revoke().await;
+        let drain = async |f: &Fixture| {
+            // Another process each time: what the last one remembers does not help.
+            let dispatcher = f.dispatcher();
+            let stop = caracal_host::jobs::Stop::new();
+            while dispatcher.pass().await.unwrap() > 0 {}
+            stop.ask();
+            dispatcher.run(&stop).await;
+        };
+        drain(&f).await;
+        assert_eq!(f.ends().await.len(), 1);
+        drain(&f).await;
+        assert!(f.ends().await.is_empty(), "a memory that was told is not told again");
+        caracal_testkit::redis_forgets(&url);
+        drain(&f).await;
+        let ends = f.ends().await;
+        assert_eq!(ends.len(), 1);
+        assert_eq!(ends[0].field("agent_session_id"), Some(&*session.to_string()));
+        caracal_testkit::redis_forgets(&url);
     }
 }

@@ -8,22 +8,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use caracal_host::World;
-use caracal_stream::RedisBus;
-use caracal_stream::segments::{Delivery, Disk, Place, RealDisk, Record, Spool, SpoolConfig, SpoolError};
+use caracal_stream::spool::segments::{Disk, Place, RealDisk, Record};
+use caracal_stream::spool::{Segments, SpoolConfig, SpoolError};
 
 fn config(dir: &Path) -> SpoolConfig {
     SpoolConfig { dir: dir.to_owned(), max_bytes: 1 << 30 }
 }
 
-fn open(dir: &Path) -> Spool {
-    Spool::open(config(dir), World::system()).unwrap()
+fn open(dir: &Path) -> Segments {
+    Segments::open(config(dir), World::system()).unwrap()
 }
 
 fn event(n: usize) -> Record {
     Record { data: format!("{{\"id\":\"e-{n}\"}}").into_bytes(), sig: "ab".repeat(32) }
 }
 
-fn waiting(spool: &Spool) -> Vec<Record> {
+fn waiting(spool: &Segments) -> Vec<Record> {
     spool.undelivered(usize::MAX).unwrap().into_iter().map(|(_, record)| record).collect()
 }
 
@@ -35,7 +35,7 @@ fn files(dir: &Path, ending: &str) -> Vec<PathBuf> {
 async fn fill(dir: &Path, count: usize) {
     let spool = open(dir);
     for n in 0..count {
-        spool.append(event(n)).await.unwrap();
+        spool.append(vec![event(n)]).await.unwrap();
     }
     spool.close().await;
 }
@@ -45,17 +45,17 @@ async fn events_survive_a_restart_and_go_when_audit_has_them() {
     let dir = tempfile::tempdir().unwrap();
     fill(dir.path(), 3).await;
     let spool = open(dir.path());
-    spool.append(event(3)).await.unwrap();
+    spool.append(vec![event(3)]).await.unwrap();
     let found = spool.undelivered(100).unwrap();
     assert_eq!(found.iter().map(|(_, r)| r.clone()).collect::<Vec<_>>(), (0..4).map(event).collect::<Vec<_>>());
     let places: Vec<Place> = found.iter().map(|(place, _)| *place).collect();
     spool.delivered(&places).unwrap();
     assert!(waiting(&spool).is_empty());
-    spool.committed(&places[..2]).unwrap();
+    spool.let_go(&places[..2]).unwrap();
     assert_eq!(files(dir.path(), ".spool").len(), 2, "delivered is not committed");
     spool.send_again().unwrap();
     assert_eq!(waiting(&spool), [event(2), event(3)]);
-    spool.committed(&places).unwrap();
+    spool.let_go(&places).unwrap();
     assert_eq!(spool.depth().undelivered, 0);
     spool.close().await;
     let spool = open(dir.path());
@@ -75,11 +75,11 @@ async fn many_share_few_syncs() {
     }
     let dir = tempfile::tempdir().unwrap();
     let syncs = Arc::new(AtomicUsize::new(0));
-    let spool = Spool::open_on(config(dir.path()), World::system(), Counted(syncs.clone())).unwrap();
+    let spool = Segments::open_on(config(dir.path()), World::system(), Counted(syncs.clone())).unwrap();
     let all = (0..500).map(|n| {
         tokio::spawn({
             let spool = spool.clone();
-            async move { spool.append(event(n)).await }
+            async move { spool.append(vec![event(n)]).await }
         })
     });
     for one in all.collect::<Vec<_>>() {
@@ -121,17 +121,17 @@ async fn a_torn_end_is_cut_and_a_damaged_middle_kept_aside() {
 async fn a_full_spool_refuses_and_forgets_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let max_bytes = (event(0).size() * 3) as u64;
-    let spool = Spool::open(SpoolConfig { dir: dir.path().to_owned(), max_bytes }, World::system()).unwrap();
+    let spool = Segments::open(SpoolConfig { dir: dir.path().to_owned(), max_bytes }, World::system()).unwrap();
     for n in 0..3 {
-        spool.append(event(n)).await.unwrap();
+        spool.append(vec![event(n)]).await.unwrap();
     }
     assert!(!spool.healthy());
-    assert_eq!(spool.append(event(3)).await, Err(SpoolError::Full));
+    assert_eq!(spool.append(vec![event(3)]).await, Err(SpoolError::Full));
     let places: Vec<Place> = spool.undelivered(3).unwrap().into_iter().map(|(place, _)| place).collect();
     spool.delivered(&places).unwrap();
-    assert_eq!(spool.append(event(3)).await, Err(SpoolError::Full), "taken by the stream is not committed");
-    spool.committed(&places).unwrap();
-    spool.append(event(4)).await.unwrap();
+    assert_eq!(spool.append(vec![event(3)]).await, Err(SpoolError::Full), "taken by the stream is not committed");
+    spool.let_go(&places).unwrap();
+    spool.append(vec![event(4)]).await.unwrap();
     assert_eq!(waiting(&spool), [event(4)]);
     assert!(spool.healthy());
 }
@@ -154,18 +154,18 @@ async fn a_disk_that_fails_denies_and_recovers() {
     for at_sync in [false, true] {
         let dir = tempfile::tempdir().unwrap();
         let broken = Arc::new(AtomicBool::new(false));
-        let spool = Spool::open_on(config(dir.path()), World::system(), Failing(broken.clone(), at_sync)).unwrap();
-        spool.append(event(0)).await.unwrap();
+        let spool = Segments::open_on(config(dir.path()), World::system(), Failing(broken.clone(), at_sync)).unwrap();
+        spool.append(vec![event(0)]).await.unwrap();
         broken.store(true, Ordering::SeqCst);
         for n in 1..4 {
-            assert!(matches!(spool.append(event(n)).await, Err(SpoolError::Disk(_))));
+            assert!(matches!(spool.append(vec![event(n)]).await, Err(SpoolError::Disk(_))));
         }
         assert!(!spool.healthy());
         assert!(spool.probe().await.is_err());
         broken.store(false, Ordering::SeqCst);
         spool.probe().await.unwrap();
         assert!(spool.healthy());
-        spool.append(event(9)).await.unwrap();
+        spool.append(vec![event(9)]).await.unwrap();
         assert_eq!(waiting(&spool), [event(0), event(9)]);
         assert_eq!(spool.depth().segments, 2, "nothing is written behind what nobody knows");
         spool.close().await;
@@ -177,13 +177,13 @@ async fn a_disk_that_fails_denies_and_recovers() {
 async fn neighbours_share_a_directory() {
     let dir = tempfile::tempdir().unwrap();
     let (one, two) = (open(dir.path()), open(dir.path()));
-    one.append(event(1)).await.unwrap();
-    two.append(event(2)).await.unwrap();
+    one.append(vec![event(1)]).await.unwrap();
+    two.append(vec![event(2)]).await.unwrap();
     assert_eq!((one.take_over().unwrap(), two.take_over().unwrap()), (0, 0), "a living neighbour's is its own");
     one.close().await;
     assert_eq!(two.take_over().unwrap(), 1);
     assert_eq!(waiting(&two), [event(1), event(2)]);
-    two.append(event(3)).await.unwrap();
+    two.append(vec![event(3)]).await.unwrap();
     assert_eq!(waiting(&two).len(), 3);
 }
 
@@ -196,7 +196,7 @@ async fn child_that_appends_for_ever() {
         let spool = spool.clone();
         tokio::spawn(async move {
             for n in 0.. {
-                spool.append(event(task * 1_000_000 + n)).await.unwrap();
+                spool.append(vec![event(task * 1_000_000 + n)]).await.unwrap();
                 eprintln!("kept {}", task * 1_000_000 + n);
             }
         })
@@ -231,30 +231,4 @@ async fn what_was_answered_for_survives_kill_9() {
     let lost: Vec<_> = answered.iter().filter(|n| !found.contains(&event(**n).data)).collect();
     assert!(lost.is_empty(), "{lost:?}");
     assert!(files(dir.path(), ".corrupt").is_empty());
-}
-
-#[tokio::test]
-async fn redis_gets_every_event_and_a_new_start_sends_what_audit_lacks() {
-    let Some(url) = caracal_testkit::redis() else { return };
-    let dir = tempfile::tempdir().unwrap();
-    let spool = open(dir.path());
-    let bus = RedisBus::connect(&url).await.unwrap();
-    for n in 0..3 {
-        spool.append(event(n)).await.unwrap();
-    }
-    let places: Vec<Place> = spool.undelivered(3).unwrap().into_iter().map(|(place, _)| place).collect();
-    let delivery = Delivery::new(spool.clone(), bus.clone());
-    assert_eq!(delivery.pass().await.unwrap(), 3);
-    assert_eq!(delivery.pass().await.unwrap(), 0);
-    spool.committed(&places[..1]).unwrap();
-    assert_eq!(Delivery::new(spool.clone(), bus).pass().await.unwrap(), 2);
-    let mut connection = redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
-    let entries: Vec<(String, Vec<(String, String)>)> =
-        redis::cmd("XRANGE").arg("caracal.audit.events").arg("-").arg("+").query_async(&mut connection).await.unwrap();
-    let ids: Vec<&str> = entries.iter().map(|(_, fields)| fields[0].1.as_str()).collect();
-    assert_eq!(ids, ["e-0", "e-1", "e-2", "e-1", "e-2"]);
-    let (_, first) = &entries[0];
-    let expected =
-        [("id", "e-0"), ("data", "{\"id\":\"e-0\"}"), ("sig", &*"ab".repeat(32))].map(|(k, v)| (k.to_owned(), v.to_owned()));
-    assert_eq!(first[..], expected);
 }

@@ -2,7 +2,7 @@
 
 use caracal_core::error::Service;
 use caracal_crypto::mac::MacKey;
-use caracal_host::config::{Common, ConfigErrors, Key, Reader, Sources};
+use caracal_host::config::{Common, ConfigErrors, Key, Reader, Run, Sources};
 use secrecy::ExposeSecret as _;
 use url::Url;
 
@@ -40,7 +40,10 @@ pub struct Config {
 
 /// Reads the issuer as every service does; `up` has a default on this machine.
 pub fn issuer(r: &mut Reader<'_>, port: u16) -> Option<String> {
-    let text = r.string_opt(&ISSUER)?.unwrap_or_else(|| format!("http://localhost:{port}"));
+    let text = match r.run() {
+        Run::Serve => r.string(&ISSUER)?,
+        Run::Up => r.string_opt(&ISSUER)?.unwrap_or_else(|| format!("http://localhost:{port}")),
+    };
     let text = text.trim().to_owned();
     let good = Url::parse(&text).is_ok_and(|url| {
         matches!(url.scheme(), "http" | "https")

@@ -10,9 +10,11 @@ use caracal_core::id::ZoneId;
 use caracal_core::refusal::Refusal;
 use caracal_crypto::verified::VerifiedMandates;
 use caracal_custody::Custody;
+use caracal_ephemeral::Memory;
 use caracal_host::{Metrics, World};
 use caracal_store::Store;
 use caracal_store::journal::{Entry, Outcome};
+use caracal_stream::Spool;
 use caracal_web::mandate::{Expect, KeySet, KeySource, Keys, KeysError, LEEWAY_SECS, Verifier};
 
 use crate::authenticate::{Gatekeeper, NotAuthenticated};
@@ -39,6 +41,10 @@ pub struct Sts {
 pub(crate) struct Inner {
     pub(crate) config: Config,
     pub(crate) store: Store,
+    /// Where evidence becomes durable, with the decision or right after it.
+    pub(crate) spool: Spool,
+    /// Remembers nonces.
+    pub(crate) memory: Memory,
     pub(crate) world: World,
     pub(crate) views: Arc<Views>,
     pub(crate) known: Known,
@@ -52,7 +58,15 @@ pub(crate) struct Inner {
 
 impl Sts {
     /// An STS on a store. `verified` is the process's one memory of mandates.
-    pub fn new(config: Config, store: Store, custody: Custody, world: World, verified: Arc<VerifiedMandates>) -> Self {
+    pub fn new(
+        config: Config,
+        store: Store,
+        spool: Spool,
+        memory: Memory,
+        custody: Custody,
+        world: World,
+        verified: Arc<VerifiedMandates>,
+    ) -> Self {
         let metrics = Metrics::new("sts");
         let numbers = Numbers::new(&metrics);
         let views = Arc::new(Views::new(store.clone(), custody.clone()));
@@ -60,7 +74,8 @@ impl Sts {
         let evidence = Evidence::new(world.clone(), store.audit_key(), numbers.clone());
         let mints = Windows::new(Duration::from_mins(1), config.mint_rate);
         let known = Known::new(store.clone());
-        Self { inner: Arc::new(Inner { config, store, world, views, known, gate, evidence, verified, mints, numbers, metrics }) }
+        let inner = Inner { config, store, spool, memory, world, views, known, gate, evidence, verified, mints, numbers, metrics };
+        Self { inner: Arc::new(inner) }
     }
 
     /// The service's numbers.
@@ -81,6 +96,7 @@ impl Sts {
     pub(crate) fn mint(&self) -> Mint<'_> {
         Mint {
             store: &self.inner.store,
+            spool: &self.inner.spool,
             world: &self.inner.world,
             evidence: &self.inner.evidence,
             verified: &self.inner.verified,
@@ -188,7 +204,7 @@ impl Sts {
             return refusal;
         }
         let entry = Entry { events: self.inner.evidence.seal(events), spend: consume.into(), ..Entry::default() };
-        match self.inner.store.journal().commit(entry).await {
+        match self.inner.spool.commit(self.inner.store.journal(), entry).await {
             Ok(Outcome::Durable | Outcome::Spent | Outcome::Stale | Outcome::Exhausted(_)) => refusal,
             Err(e) => refusals::unavailable(e),
         }

@@ -13,6 +13,7 @@ use caracal_host::World;
 use caracal_store::Store;
 use caracal_store::change::Entity;
 use caracal_store::journal::{Consume, Entry, NewRecord, Outcome, Reads, Spend};
+use caracal_stream::Spool;
 
 use crate::decide::{Decided, Granted};
 use crate::evidence::Evidence;
@@ -43,6 +44,7 @@ const DIRECT: (i64, i64) = (900, 3600);
 /// Who mints.
 pub(crate) struct Mint<'a> {
     pub(crate) store: &'a Store,
+    pub(crate) spool: &'a Spool,
     pub(crate) world: &'a World,
     pub(crate) evidence: &'a Evidence,
     pub(crate) verified: &'a VerifiedMandates,
@@ -112,7 +114,7 @@ impl Mint<'_> {
             presented,
             events: self.evidence.seal(events.clone()),
         };
-        match self.store.journal().commit(entry).await {
+        match self.spool.commit(self.store.journal(), entry).await {
             Ok(Outcome::Durable) => {}
             Ok(Outcome::Stale) => return Err(NotMinted::Stale),
             Ok(Outcome::Exhausted(_)) => return Err(refused(refusals::budget(), Vec::new())),
@@ -173,7 +175,7 @@ impl Mint<'_> {
             events: self.evidence.seal(events),
             ..Entry::default()
         };
-        match self.store.journal().commit(entry).await {
+        match self.spool.commit(self.store.journal(), entry).await {
             Ok(Outcome::Durable) => {}
             Ok(Outcome::Stale) => return Err(NotMinted::Stale),
             Ok(Outcome::Spent) => return Err(NotMinted::Spent),

@@ -14,9 +14,10 @@ use caracal_core::claims::Use;
 use caracal_core::error::{Service, sts as rows};
 use caracal_core::id::ZoneId;
 use caracal_core::refusal::{Ask, Refusal};
+use caracal_core::time::Time;
 use caracal_crypto::keys::Jwks;
 use caracal_crypto::mac::GatewayCall as Signed;
-use caracal_store::journal::{Consume, Entry, Outcome, Purpose, Spend};
+use caracal_ephemeral::{Kind, Presented as Id, Taken};
 use caracal_web::probes::{self, MetricsGate, Unready};
 use caracal_web::read::Rules;
 use caracal_web::{Face, Peer, Problem, RequestId, shell};
@@ -55,7 +56,7 @@ pub fn service(sts: &Sts) -> Router {
         let sts = sts.clone();
         move || {
             let sts = sts.clone();
-            async move { sts.inner.store.ping().await.map_err(|_| Unready::because("postgres_unreachable")) }
+            async move { sts.ready().await }
         }
     };
     let metrics_gate = MetricsGate::new(inner.config.common.metrics_bearer.clone(), inner.config.common.mode);
@@ -66,6 +67,16 @@ pub fn service(sts: &Sts) -> Router {
         .merge(probes::routes(Service::Sts, Unready::because("postgres_unreachable"), check))
         .merge(probes::metrics_routes(Service::Sts, metrics_gate, inner.metrics.clone(), Some(probes::flat_json), || async {}));
     shell(FACE, inner.world.clone(), routes)
+}
+
+impl Sts {
+    /// The checks of `/ready`, in order.
+    async fn ready(&self) -> Result<(), Unready> {
+        let inner = &self.inner;
+        inner.store.ping().await.map_err(|_| Unready::because("postgres_unreachable"))?;
+        inner.memory.ping().await.map_err(|_| Unready::because("redis_unreachable"))?;
+        if inner.spool.healthy() { Ok(()) } else { Err(Unready::because("audit_replay_unavailable")) }
+    }
 }
 
 async fn token(
@@ -123,10 +134,10 @@ async fn gateway_signed(
     if !(Signed { timestamp, nonce, method: "POST", path, body }).verify(key, signature) {
         return Err(failed());
     }
-    let consume = Consume { purpose: Purpose::Nonce, id: nonce.as_bytes().to_vec(), until: now.plus_secs(NONCE) };
-    match sts.inner.store.journal().commit(Entry { spend: Spend::Id(consume), ..Entry::default() }).await {
-        Ok(Outcome::Durable) => Ok(()),
-        _ => Err(failed()),
+    let presented = Id { kind: Kind::Nonce, id: nonce, issued: Time::from_secs(timestamp), until: now.plus_secs(NONCE), by: id };
+    match sts.inner.memory.take(presented).await {
+        Ok(Taken::First) => Ok(()),
+        Ok(Taken::Seen(_) | Taken::Unsure) | Err(_) => Err(failed()),
     }
 }
 

@@ -14,7 +14,6 @@ mod times;
 use std::time::Duration;
 
 use caracal_host::World;
-use caracal_store::StoreError;
 
 use self::cpu::{Cpu, memory};
 use self::load::{Agents, Measured, ungoverned};
@@ -49,17 +48,17 @@ pub(crate) async fn run(args: &Bench) -> Result<(), Failure> {
             let agents = Agents::provision(&own, &upstream, count, world.clone()).await?;
             // What a process does once (first pages, first statements, first connections) belongs to no call.
             agents.govern(loading.handle(), count, long / 10).await?;
-            drained(&own).await.map_err(|e| Failure::start(e.to_string()))?;
+            drained(&own).await?;
             let before = memory();
             step("governed calls, one agent at a time");
             let alone = governed(agents.govern(loading.handle(), 1, long / 4).await?, None);
-            drained(&own).await.map_err(|e| Failure::start(e.to_string()))?;
+            drained(&own).await?;
             step(&format!("governed calls, {count} agents at a time, {} s", args.seconds));
             let cpu = Cpu::now();
             let loaded = agents.govern(loading.handle(), count, long).await?;
             let ended = world.monotonic();
             let behind = own.stack.store.spool_depth().await.map_err(|e| Failure::start(e.to_string()))?;
-            drained(&own).await.map_err(|e| Failure::start(e.to_string()))?;
+            drained(&own).await?;
             let drained_ms = u64::try_from(world.monotonic().saturating_sub(ended).as_millis()).unwrap_or(u64::MAX);
             // A call is paid for when its evidence is in the ledger, so the CPU time of catching up counts.
             let cpu = Cpu::now().zip(cpu).map(|(now, before)| now.since(before));
@@ -73,7 +72,7 @@ pub(crate) async fn run(args: &Bench) -> Result<(), Failure> {
             let evidence = Evidence { entries, behind, drained_ms, bytes_per_entry: bytes / entries.max(1) };
             let ratio =
                 loaded.cpu.as_ref().zip(floor.proxied.cpu_us).map(|(cpu, proxied)| cpu.stack_us / (proxied + floor.sign_us));
-            Ok(Report {
+            Ok::<_, Failure>(Report {
                 version: crate::version::VERSION,
                 optimised: !cfg!(debug_assertions),
                 cores,
@@ -163,9 +162,6 @@ async fn checked(own: &Own, zone: &str) -> Result<u64, Failure> {
 }
 
 /// Waits until everything that was spooled is in the ledger.
-async fn drained(own: &Own) -> Result<(), StoreError> {
-    while own.stack.store.spool_depth().await? > 0 {
-        own.stack.audit.ingestor().pass().await?;
-    }
-    Ok(())
+async fn drained(own: &Own) -> Result<(), Failure> {
+    own.stack.settle().await.map_err(Failure::start)
 }

@@ -171,7 +171,7 @@ async fn story(tale: &mut Tale, own: &Own) -> Result<(), Failure> {
     tale.holds(refused(next, "delegation_not_usable")?, "and the next mint below it is refused")?;
 
     tale.chapter("The evidence of it all");
-    let _ = own.stack.audit.ingestor().pass().await;
+    own.stack.settle().await.map_err(Failure::start)?;
     let entries = admin.evidence(&zone).await.map_err(failed)?;
     let count =
         |kind: &str, decision: &str| entries.iter().filter(|e| e["event_type"] == kind && e["decision"] == decision).count();

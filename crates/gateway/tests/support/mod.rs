@@ -147,7 +147,7 @@ pub struct Events {
 }
 
 impl Evidence for Ledger {
-    fn record(&self, _: ZoneId, event: AuditEvent) -> BoxFuture<'static, Result<(), NoEvidence>> {
+    fn record(&self, event: AuditEvent) -> BoxFuture<'static, Result<(), NoEvidence>> {
         let broken = self.0.broken.load(Ordering::SeqCst);
         if !broken {
             self.0.all.lock().unwrap().push(event);

@@ -1,47 +1,28 @@
-//! The spool as append-only segments, for emitters that share no database with Audit (`streams.md` 12).
+//! The spool as append-only segments, for emitters that share no table with Audit (`streams.md` 12).
 //!
 //! An event is answered for when it is on the disk: one thread writes, and one sync serves all that arrived while the last one ran.
 //! A segment goes only when Audit has committed all of it; what the stream took and Audit has not is sent again when it must be.
 
-mod deliver;
 mod file;
 mod record;
 
 use std::io;
 use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use caracal_host::World;
-use tokio::sync::{mpsc, oneshot};
+use caracal_core::message::Stream;
+use caracal_host::{Supervisor, World};
+use tokio::sync::{Notify, mpsc, oneshot};
 use uuid::Uuid;
 
-pub use deliver::Delivery;
 use file::Segment;
 pub use record::{MAX_FRAME, Record};
 
-/// Why an event is not in the spool. The decision it belongs to is denied.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SpoolError {
-    /// The bound is reached: Audit has to commit something first.
-    #[error("the evidence spool is full (AUDIT_SPOOL_MAX_BYTES)")]
-    Full,
-    /// Empty or too long for an event, or a signature that is no hex.
-    #[error("this is no event the spool can hold")]
-    Unfit,
-    /// The disk refuses.
-    #[error("the evidence spool cannot be written or read: {0}")]
-    Disk(String),
-    /// The spool is closed.
-    #[error("the evidence spool is closed")]
-    Closed,
-}
-
-impl From<io::Error> for SpoolError {
-    fn from(error: io::Error) -> Self {
-        Self::Disk(error.to_string())
-    }
-}
+use super::{SpoolConfig, SpoolError};
+use crate::delivery::{Source, SourceError};
+use crate::message::Published;
 
 /// The end of a record in its segment: what was delivered or committed reaches up to here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,15 +31,6 @@ pub struct Place {
     pub segment: Uuid,
     /// Its byte behind the record.
     pub end: u64,
-}
-
-/// Where it is and how much it may hold.
-#[derive(Clone, Debug)]
-pub struct SpoolConfig {
-    /// `AUDIT_REPLAY_DIR`.
-    pub dir: PathBuf,
-    /// `AUDIT_SPOOL_MAX_BYTES`: of the segments this process holds.
-    pub max_bytes: u64,
 }
 
 /// What touches the disk when events are written; a test puts a full or failing one here.
@@ -89,15 +61,21 @@ pub struct Depth {
     pub bytes: u64,
     /// Bytes that the stream has not taken.
     pub undelivered: u64,
+    /// Bytes that Audit has not committed.
+    pub uncommitted: u64,
 }
 
 const SEGMENT_BYTES: u64 = 16 << 20;
 const GROUP: usize = 4096;
 const READ_BYTES: u64 = 2 << 20;
+/// How often segments of stopped neighbours are looked for.
+const NEIGHBOURS: Duration = Duration::from_secs(10);
+/// How often a disk that refused is tried.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 struct Waiting {
-    /// `None` only tries the disk.
-    record: Option<Record>,
+    /// Kept whole or not at all; none only tries the disk.
+    records: Vec<Record>,
     answer: oneshot::Sender<Result<(), SpoolError>>,
 }
 
@@ -117,33 +95,35 @@ struct Shared {
     config: SpoolConfig,
     world: World,
     state: Mutex<State>,
+    arrived: Notify,
 }
 
-/// The spool of a process. Cheap to clone.
+/// The segments of a process. Cheap to clone.
 #[derive(Clone)]
-pub struct Spool {
+pub struct Segments {
     shared: Arc<Shared>,
     queue: mpsc::Sender<Waiting>,
     writer: Arc<Mutex<Option<std::thread::JoinHandle<()>>>>,
 }
 
-impl std::fmt::Debug for Spool {
+impl std::fmt::Debug for Segments {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Spool").field("dir", &self.shared.config.dir).finish_non_exhaustive()
+        f.debug_struct("Segments").field("dir", &self.shared.config.dir).finish_non_exhaustive()
     }
 }
 
-impl Spool {
+impl Segments {
     /// Opens the directory and takes over what processes that are gone have left. Reads whole segments: call it before serving.
     pub fn open(config: SpoolConfig, world: World) -> Result<Self, SpoolError> {
         Self::open_on(config, world, RealDisk)
     }
 
-    /// As [`Spool::open`], on another disk.
+    /// As [`Segments::open`], on another disk.
     pub fn open_on(config: SpoolConfig, world: World, disk: impl Disk) -> Result<Self, SpoolError> {
         file::directory(&config.dir)?;
         let segments = file::take_over(&config.dir, &[])?;
-        let shared = Arc::new(Shared { config, world, state: Mutex::new(State { segments, failing: false }) });
+        let shared =
+            Arc::new(Shared { config, world, state: Mutex::new(State { segments, failing: false }), arrived: Notify::new() });
         shared.let_go()?;
         let (queue, arrivals) = mpsc::channel(GROUP);
         let writing = shared.clone();
@@ -153,32 +133,45 @@ impl Spool {
 
     /// Tries the disk after it refused, without an event: who serves nothing while unhealthy would otherwise stay so.
     pub async fn probe(&self) -> Result<(), SpoolError> {
-        self.hand_in(None).await
+        self.hand_in(Vec::new()).await
     }
 
-    /// Keeps an event; returns when it is durable. A caller that hangs up changes nothing: it is kept or not, whole.
-    pub async fn append(&self, record: Record) -> Result<(), SpoolError> {
-        self.hand_in(Some(record)).await
+    /// Keeps events, all or none; returns when they are durable. A caller that hangs up changes nothing.
+    pub async fn append(&self, records: Vec<Record>) -> Result<(), SpoolError> {
+        if records.is_empty() { Ok(()) } else { self.hand_in(records).await }
     }
 
-    async fn hand_in(&self, record: Option<Record>) -> Result<(), SpoolError> {
+    async fn hand_in(&self, records: Vec<Record>) -> Result<(), SpoolError> {
         let (answer, wait) = oneshot::channel();
-        self.queue.send(Waiting { record, answer }).await.map_err(|_| SpoolError::Closed)?;
+        self.queue.send(Waiting { records, answer }).await.map_err(|_| SpoolError::Closed)?;
         wait.await.map_err(|_| SpoolError::Closed)?
     }
 
-    /// Whether the next event would probably be kept: for `/ready` (`audit_replay_unavailable`).
+    /// Whether the next event would probably be kept.
     pub fn healthy(&self) -> bool {
+        self.check().is_ok()
+    }
+
+    /// Why the next event would probably not be kept.
+    pub fn check(&self) -> Result<(), SpoolError> {
         let state = self.shared.lock();
-        let writing = self.writer.lock().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(|t| !t.is_finished());
-        writing && !state.failing && state.bytes() < self.shared.config.max_bytes
+        if self.writer.lock().unwrap_or_else(PoisonError::into_inner).as_ref().is_none_or(std::thread::JoinHandle::is_finished) {
+            return Err(SpoolError::Closed);
+        }
+        if state.failing {
+            return Err(SpoolError::Disk("the last write failed".to_owned()));
+        }
+        // What is committed to its end makes room when it is needed.
+        let held: u64 = state.segments.iter().filter(|s| s.committed < s.len).map(|s| s.len).sum();
+        if held < self.shared.config.max_bytes { Ok(()) } else { Err(SpoolError::Full) }
     }
 
     /// How full it is.
     pub fn depth(&self) -> Depth {
         let state = self.shared.lock();
         let undelivered = state.segments.iter().map(|s| s.len - s.delivered).sum();
-        Depth { segments: state.segments.len(), bytes: state.bytes(), undelivered }
+        let uncommitted = state.segments.iter().map(|s| s.len - s.committed).sum();
+        Depth { segments: state.segments.len(), bytes: state.bytes(), undelivered, uncommitted }
     }
 
     /// The oldest events that the stream has not taken. Blocks on the disk.
@@ -214,7 +207,7 @@ impl Spool {
     }
 
     /// Audit has committed everything of these segments up to these places. A segment that is done goes.
-    pub fn committed(&self, places: &[Place]) -> Result<(), SpoolError> {
+    pub fn let_go(&self, places: &[Place]) -> Result<(), SpoolError> {
         self.shared.advance(places, true)?;
         self.shared.let_go()
     }
@@ -238,6 +231,7 @@ impl Spool {
         let count = found.len();
         state.segments.splice(0..0, found);
         drop(state);
+        self.shared.arrived.notify_one();
         self.shared.let_go()?;
         Ok(count)
     }
@@ -252,6 +246,72 @@ impl Spool {
         }
         drop(shared);
     }
+}
+
+impl Segments {
+    /// Starts the background work beside delivery: trying a disk that refused, taking over what neighbours left.
+    pub fn jobs(&self, supervisor: &Supervisor) {
+        let segments = self.clone();
+        supervisor.every("spool of stopped neighbours", NEIGHBOURS, move |_| {
+            let segments = segments.clone();
+            async move { segments.on_disk(Self::take_over).await.map(drop) }
+        });
+        let segments = self.clone();
+        supervisor.every("spool disk", TRY_AGAIN, move |_| {
+            let segments = segments.clone();
+            async move { if matches!(segments.check(), Err(SpoolError::Disk(_))) { segments.probe().await } else { Ok(()) } }
+        });
+    }
+
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> Result<T, SpoolError> + Send + 'static,
+    ) -> Result<T, SpoolError> {
+        let this = self.clone();
+        tokio::task::spawn_blocking(move || work(&this)).await.unwrap_or(Err(SpoolError::Closed))
+    }
+}
+
+impl Source for Segments {
+    type Place = Place;
+    const NAME: &'static str = "evidence of the spool";
+    const BATCHES: usize = usize::MAX;
+
+    async fn waiting(&self, most: usize) -> Result<Vec<(Place, Published)>, SourceError> {
+        let found = self.on_disk(move |this| this.undelivered(most)).await?;
+        Ok(found.into_iter().map(|(place, record)| (place, frame(record))).collect())
+    }
+
+    async fn sent(&self, places: Vec<Place>) -> Result<(), SourceError> {
+        Ok(self.on_disk(move |this| this.delivered(&places)).await?)
+    }
+
+    async fn committed(&self, places: Vec<Place>) -> Result<(), SourceError> {
+        Ok(self.on_disk(move |this| this.let_go(&places)).await?)
+    }
+
+    async fn again(&self) -> Result<(), SourceError> {
+        Ok(self.on_disk(Self::send_again).await?)
+    }
+
+    async fn arrived(&self) {
+        self.shared.arrived.notified().await;
+    }
+}
+
+/// The frame of `streams.md` 4.1; `data` goes as it was signed.
+fn frame(record: Record) -> Published {
+    #[derive(serde::Deserialize)]
+    struct Named {
+        id: String,
+    }
+    let id = serde_json::from_slice::<Named>(&record.data).map(|named| named.id).unwrap_or_default();
+    let data = String::from_utf8(record.data).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned());
+    let mut fields = vec![("id".to_owned(), id), ("data".to_owned(), data)];
+    if !record.sig.is_empty() {
+        fields.push(("sig".to_owned(), record.sig));
+    }
+    Published { stream: Stream::AuditEvents, fields }
 }
 
 fn run(shared: &Shared, mut arrivals: mpsc::Receiver<Waiting>, mut disk: impl Disk) {
@@ -280,19 +340,24 @@ impl Shared {
         let mut bytes = Vec::new();
         let mut kept = Vec::new();
         let total = self.make_room(&group);
-        for Waiting { record, answer } in group {
-            let Some(record) = record else {
+        for Waiting { records, answer } in group {
+            if records.is_empty() {
                 let _ = answer.send(self.trial(disk));
                 continue;
-            };
-            let outcome = if total + (bytes.len() + record.size()) as u64 > self.config.max_bytes {
+            }
+            let before = bytes.len();
+            let size: usize = records.iter().map(Record::size).sum();
+            let outcome = if total + (before + size) as u64 > self.config.max_bytes {
                 Err(SpoolError::Full)
             } else {
-                record.encode(&mut bytes)
+                records.iter().try_for_each(|record| record.encode(&mut bytes))
             };
             match outcome {
                 Ok(()) => kept.push(answer),
-                Err(error) => drop(answer.send(Err(error))),
+                Err(error) => {
+                    bytes.truncate(before);
+                    drop(answer.send(Err(error)));
+                }
             }
         }
         if kept.is_empty() {
@@ -306,11 +371,12 @@ impl Shared {
         for answer in kept {
             let _ = answer.send(outcome.clone());
         }
+        self.arrived.notify_one();
     }
 
     /// How much is held, after a segment that is done but still open was let go for want of room.
     fn make_room(&self, group: &[Waiting]) -> u64 {
-        let coming: u64 = group.iter().filter_map(|w| w.record.as_ref()).map(|record| record.size() as u64).sum();
+        let coming: u64 = group.iter().flat_map(|w| &w.records).map(|record| record.size() as u64).sum();
         let mut state = self.lock();
         let total = state.bytes();
         if total + coming <= self.config.max_bytes {
