@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -78,13 +79,17 @@ def free_offset() -> int:
     raise SystemExit("no free ports")
 
 
+def environment() -> dict[str, str]:
+    """Ours, without what would configure a stack."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("CARACAL_") and k not in ("DATABASE_URL", "REDIS_URL")}
+
+
 @contextmanager
 def stack(binary: str, database: str | None, redis: str | None) -> Iterator[dict[str, Any]]:
+    """All five services in one process."""
     with tempfile.TemporaryDirectory() as home:
         offset = free_offset()
-        env = {k: v for k, v in os.environ.items() if not k.startswith("CARACAL_")}
-        env.pop("DATABASE_URL", None)
-        env.pop("REDIS_URL", None)
+        env = environment()
         if database:
             env["DATABASE_URL"] = database
         if redis:
@@ -97,12 +102,12 @@ def stack(binary: str, database: str | None, redis: str | None) -> Iterator[dict
         while subprocess.run(status, env=env, capture_output=True).returncode != 0:
             if process.poll() is not None or time.monotonic() > deadline:
                 raise SystemExit((Path(home) / "up.txt").read_text())
-        secrets = Path(home) / "secrets"
+        kept = Path(home) / "secrets"
         try:
             yield {
                 **{name: f"http://localhost:{port + offset}" for name, port in PORTS.items()},
-                "admin_token": (secrets / "caracalAdminToken").read_text(),
-                "coordinator_token": (secrets / "caracalCoordinatorToken").read_text(),
+                "admin_token": (kept / "caracalAdminToken").read_text(),
+                "coordinator_token": (kept / "caracalCoordinatorToken").read_text(),
                 "command": command,
                 "env": env,
             }
@@ -112,6 +117,50 @@ def stack(binary: str, database: str | None, redis: str | None) -> Iterator[dict
         finally:
             process.terminate()
             assert process.wait(30) == 0, "a stack that is told to stop stops cleanly"
+
+
+@contextmanager
+def apart(binary: str, database: str | None, redis: str | None) -> Iterator[dict[str, Any]]:
+    """Each service a process of its own, configured as in production: nothing is generated, published rules hold."""
+    with tempfile.TemporaryDirectory() as home:
+        offset = free_offset()
+        sts = f"http://localhost:{PORTS['sts'] + offset}"
+        keys = ("STREAMS_HMAC_KEY", "AUDIT_HMAC_KEY", "GATEWAY_STS_HMAC_KEY", "IDEMPOTENCY_HMAC_KEY", "SECRET_STORE_KEK")
+        tokens = ("CARACAL_ADMIN_TOKEN", "CARACAL_COORDINATOR_TOKEN", "AUDIT_ADMIN_TOKEN")
+        env = {
+            **environment(),
+            **{name: secrets.token_hex(32) for name in keys + tokens},
+            **{"DATABASE_URL": database or "", "REDIS_URL": redis or "", "AUDIT_REPLAY_DIR": f"{home}/spool"},
+            **{"ISSUER_URL": sts, "STS_URL": sts, "CARACAL_HOME": home},
+        }
+        running: dict[str, subprocess.Popen[bytes]] = {}
+
+        def logs() -> str:
+            return "".join(f"== {name}\n{(Path(home) / name).read_text()[-2000:]}" for name in PORTS)
+
+        for name, port in PORTS.items():
+            with open(Path(home) / name, "wb") as out:
+                command = [binary, "serve", name, "--port", str(port + offset)]
+                running[name] = subprocess.Popen(command, env=env, stdout=out, stderr=subprocess.STDOUT)
+        status = [binary, "status", "--ready", "--port-offset", str(offset)]
+        try:
+            deadline = time.monotonic() + 30
+            while subprocess.run(status, env=env, capture_output=True).returncode != 0:
+                if any(one.poll() is not None for one in running.values()) or time.monotonic() > deadline:
+                    raise SystemExit("not ready")
+            yield {
+                **{name: f"http://localhost:{port + offset}" for name, port in PORTS.items()},
+                "admin_token": env["CARACAL_ADMIN_TOKEN"],
+                "coordinator_token": env["CARACAL_COORDINATOR_TOKEN"],
+            }
+        except BaseException:
+            print(logs())
+            raise
+        finally:
+            for one in running.values():
+                one.terminate()
+            ended = {name: one.wait(30) for name, one in running.items()}
+        assert not any(ended.values()), f"a service that is told to stop stops cleanly: {ended}\n{logs()}"
 
 
 def eventually(what: str, look: Any) -> Any:
@@ -276,17 +325,19 @@ def fresh_database(server: str, name: str) -> str:
 def main() -> None:
     binary = sys.argv[1]
     server, redis = os.environ.get("TEST_DATABASE_URL"), os.environ.get("TEST_REDIS_URL")
-    rounds: list[tuple[str, str | None, str | None]] = [("SQLite, in process", None, None)]
+    rounds: list[tuple[str, Any, str | None, str | None]] = [("one process on SQLite", stack, None, None)]
     databases = []
     if server:
-        databases = [f"caracal_sdk_{uuid.uuid4().hex}" for _ in range(2)]
-        rounds.append(("PostgreSQL alone", fresh_database(server, databases[0]), None))
+        databases = [f"caracal_sdk_{uuid.uuid4().hex}" for _ in range(3)]
+        rounds.append(("one process on PostgreSQL alone", stack, fresh_database(server, databases[0]), None))
         if redis:
-            rounds.append(("PostgreSQL and Redis", fresh_database(server, databases[1]), redis.rstrip("/") + "/4095"))
+            bus = redis.rstrip("/")
+            rounds.append(("one process on PostgreSQL and Redis", stack, fresh_database(server, databases[1]), bus + "/4094"))
+            rounds.append(("five processes on PostgreSQL and Redis", apart, fresh_database(server, databases[2]), bus + "/4095"))
     try:
-        for name, database, bus in rounds:
+        for name, runs, database, bus in rounds:
             upstream = Upstream()
-            with stack(binary, database, bus) as at:
+            with runs(binary, database, bus) as at:
                 made = provision(at, upstream.url)
                 sync_calls(at, made, upstream)
                 asyncio.run(async_calls(at, made, upstream))

@@ -112,3 +112,68 @@ async fn a_directory_is_one_process_only() {
     running.wait().unwrap();
     refuses(&output, &[stack.to_str().unwrap()]);
 }
+
+/// What every service apart needs, on a database and a Redis that nobody runs.
+fn given(closed: u16) -> Vec<(&'static str, String)> {
+    let key = "5f1d0c3b9e8a7d6c4b2a19087f6e5d4c3b2a1f0e9d8c7b6a5948372615f4e3d2";
+    let mut all = vec![
+        ("DATABASE_URL", format!("postgres://nobody:hunter2@127.0.0.1:{closed}/x")),
+        ("REDIS_URL", format!("redis://:hunter2@127.0.0.1:{closed}/")),
+        ("ISSUER_URL", "http://localhost:8080".to_owned()),
+        ("STS_URL", "http://localhost:8080".to_owned()),
+        ("PORT", "0".to_owned()),
+    ];
+    let keys = ["STREAMS_HMAC_KEY", "AUDIT_HMAC_KEY", "GATEWAY_STS_HMAC_KEY", "IDEMPOTENCY_HMAC_KEY", "SECRET_STORE_KEK"];
+    all.extend(keys.map(|name| (name, key.to_owned())));
+    all
+}
+
+#[test]
+fn a_service_apart_says_in_one_line_what_it_misses() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path().join("home");
+    for (service, words) in [
+        ("api", &["DATABASE_URL", "REDIS_URL", "STREAMS_HMAC_KEY", "AUDIT_HMAC_KEY", "GATEWAY_STS_HMAC_KEY"][..]),
+        ("coordinator", &["DATABASE_URL", "STREAMS_HMAC_KEY", "IDEMPOTENCY_HMAC_KEY", "STS_URL", "ISSUER_URL"]),
+        ("sts", &["REDIS_URL", "STREAMS_HMAC_KEY", "AUDIT_HMAC_KEY", "GATEWAY_STS_HMAC_KEY", "ISSUER_URL"]),
+        ("gateway", &["REDIS_URL", "STREAMS_HMAC_KEY", "GATEWAY_STS_HMAC_KEY", "STS_URL"]),
+        ("audit", &["DATABASE_URL", "REDIS_URL", "AUDIT_HMAC_KEY"]),
+    ] {
+        refuses(&caracal(&home, &["serve", service], &[]), words);
+    }
+    assert!(!caracal(&home, &["serve", "everything"], &[]).status.success());
+    assert!(empty(&home));
+}
+
+#[test]
+fn a_service_apart_refuses_what_is_weak_wrong_taken_or_not_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let (home, file) = (dir.path().join("home"), dir.path().join("caracal.toml"));
+    fs::write(&file, "prot = 1\n").unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let file = file.to_str().unwrap();
+    for (args, changed, words) in [
+        (&["serve", "sts"][..], ("GATEWAY_STS_HMAC_KEY", "abcd"), &["GATEWAY_STS_HMAC_KEY"][..]),
+        (&["serve", "gateway"], ("STS_URL", "http://sts.example.com"), &["STS_URL", "https"]),
+        (&["serve", "gateway"], ("STREAMS_HMAC_KEY", "not hex"), &["STREAMS_HMAC_KEY"]),
+        (&["serve", "api"], ("CARACAL_ADMIN_TOKEN", "short"), &["CARACAL_ADMIN_TOKEN"]),
+        (&["serve", "audit", "--config", file], ("LOG_LEVEL", "info"), &["prot"]),
+        (&["serve", "audit", "--port", &port], ("LOG_LEVEL", "info"), &[&port, "audit", "--port"]),
+        (&["serve", "audit"], ("LOG_LEVEL", "info"), &["REDIS_URL"]),
+        (&["serve", "coordinator"], ("REDIS_URL", "nonsense"), &["REDIS_URL"]),
+    ] {
+        let mut env = given(closed);
+        if changed.0 == "LOG_LEVEL" && args.contains(&"--port") {
+            env.retain(|(name, _)| *name != "PORT");
+        }
+        env.retain(|(name, _)| *name != changed.0);
+        env.push((changed.0, changed.1.to_owned()));
+        let env: Vec<(&str, &str)> = env.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let output = caracal(&home, args, &env);
+        refuses(&output, words);
+        assert!(!String::from_utf8_lossy(&output.stderr).contains("hunter2"), "a password is shown");
+    }
+    assert!(empty(&home));
+}

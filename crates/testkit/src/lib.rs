@@ -22,5 +22,5 @@ mod redis;
 mod wait;
 
 pub use database::{Database, backends, postgres, sqlite};
-pub use redis::redis;
+pub use redis::{redis, redis_forgets};
 pub use wait::until;

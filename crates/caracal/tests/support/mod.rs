@@ -1,6 +1,9 @@
 //! The real binary, started in a directory of its own on free ports.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, dead_code, reason = "tests")]
 
+pub mod apart;
+pub mod work;
+
 use std::fs;
 use std::net::TcpListener as Probe;
 use std::path::Path;
