@@ -5,6 +5,7 @@ use std::time::Duration;
 use caracal_core::error::Service;
 use caracal_crypto::mac::MacKey;
 use caracal_host::config::{Common, ConfigErrors, Key, Run, Sources};
+use caracal_store::retention::Retention;
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
@@ -26,10 +27,11 @@ const KEEP_GENERATED: Key =
     Key::new("GENERATED_IDEMPOTENCY_RETENTION_SECONDS", "How long a generated key is remembered").default("3600").of(OF);
 const RECEIPTS_MAX: Key =
     Key::new("IDEMPOTENCY_MAX_RECEIPTS_PER_SCOPE", "Keys an application may hold for an operation").default("10000").of(OF);
+const OUTBOX: Key = Key::new("OUTBOX_RETENTION_DAYS", "How long published outbox rows are kept").default("7").of(OF);
 
 /// Every key of this service beside the common ones.
 pub const KEYS: &[Key] =
-    &[STS_URL, ISSUER, TOKEN, SCOPE, RECEIPTS, PER_ZONE, PER_APP, BODY, LEASE, SWEEP, KEEP, KEEP_GENERATED, RECEIPTS_MAX];
+    &[STS_URL, ISSUER, TOKEN, SCOPE, RECEIPTS, PER_ZONE, PER_APP, BODY, LEASE, SWEEP, KEEP, KEEP_GENERATED, RECEIPTS_MAX, OUTBOX];
 
 /// The configuration of the Coordinator.
 #[derive(Debug)]
@@ -62,6 +64,8 @@ pub struct Config {
     pub keep_generated: i64,
     /// Keys an application may hold for an operation.
     pub receipts_max: u64,
+    /// How long the store keeps what is over.
+    pub retention: Retention,
 }
 
 impl Config {
@@ -85,6 +89,7 @@ impl Config {
         let keep = r.integer::<i64>(&KEEP, 3600..=31_536_000);
         let keep_generated = r.integer::<i64>(&KEEP_GENERATED, 3600..=31_536_000);
         let receipts_max = r.integer(&RECEIPTS_MAX, 100..=10_000_000);
+        let outbox = r.integer::<u64>(&OUTBOX, 1..=3650);
         let built = (|| {
             Some(Self {
                 common: common?,
@@ -101,6 +106,7 @@ impl Config {
                 keep: keep?,
                 keep_generated: keep_generated?,
                 receipts_max: receipts_max?,
+                retention: Retention::of_outbox(Duration::from_hours(outbox? * 24)),
             })
         })();
         r.finish(built)

@@ -21,6 +21,7 @@ impl Coordinator {
             let own = std::sync::Arc::clone(&own);
             async move { own.pass().await }
         });
+        self.store.retention_job(self.config.retention, supervisor);
     }
 
     async fn pass(&self) -> Result<(), StoreError> {
@@ -44,7 +45,6 @@ impl Coordinator {
                 Err(DoorError::Store(e)) => return Err(e),
             }
         }
-        self.store.prune_expired().await?;
         Ok(())
     }
 }

@@ -51,3 +51,14 @@ impl From<sqlx::Error> for StoreError {
         }
     }
 }
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        match &error {
+            rusqlite::Error::SqliteFailure(failure, why) if failure.code == rusqlite::ErrorCode::ConstraintViolation => {
+                Self::Refused(why.clone().unwrap_or_else(|| failure.to_string()))
+            }
+            _ => Self::Unavailable(error.to_string()),
+        }
+    }
+}

@@ -19,6 +19,7 @@ pub mod ledger;
 pub mod management;
 pub mod outbox;
 pub mod path;
+pub mod retention;
 pub mod spool;
 pub mod sql;
 

@@ -48,7 +48,7 @@ pub(crate) enum Backend {
 }
 
 /// Work that reads, inside one snapshot.
-type Reading<T, E> = Box<dyn for<'t> FnOnce(&'t mut Tx<'_>) -> BoxFuture<'t, Result<T, E>> + Send>;
+pub(crate) type Reading<T, E> = Box<dyn for<'t> FnOnce(&'t mut Tx<'_>) -> BoxFuture<'t, Result<T, E>> + Send>;
 
 impl Store {
     /// Opens or creates the databases and migrates them. `audit_key` signs events that travel by outbox.
@@ -62,13 +62,13 @@ impl Store {
             (Backend::Postgres(postgres::Db { pool }), fence, journal)
         } else {
             let path = config.dir.join("caracal.db");
-            let mut writer = sqlite::open_writer(&path).await?;
-            migrate::sqlite(&mut writer).await?;
-            let state = sqlite::open(&path, writer).await?;
+            let mut writer = sqlite::open_writer(&path)?;
+            migrate::sqlite(&mut writer)?;
+            let state = sqlite::open(&path, writer)?;
             let path = config.dir.join("ledger.db");
-            let mut writer = sqlite::open_writer(&path).await?;
-            migrate::ledger(&mut writer).await?;
-            let ledger = sqlite::open(&path, writer).await?;
+            let mut writer = sqlite::open_writer(&path)?;
+            migrate::ledger(&mut writer)?;
+            let ledger = sqlite::open(&path, writer)?;
             let fence = Fence::sqlite(world.clone());
             let journal = Journal::sqlite(state.writer.clone(), fence.clone(), Arc::clone(&spool));
             (Backend::Sqlite(sqlite::Db { writer: state.writer, readers: state.readers, ledger }), fence, journal)
@@ -131,11 +131,10 @@ impl Store {
         F: for<'t> FnOnce(&'t mut Tx<'_>) -> BoxFuture<'t, Result<T, E>> + Send + 'static,
     {
         let work: Reading<T, E> = Box::new(work);
-        let run = match &self.inner.backend {
-            Backend::Sqlite(db) => read_sqlite(db.readers.clone(), work),
-            Backend::Postgres(db) => read_postgres(db.pool.clone(), work),
-        };
-        run.await.unwrap_or_else(|_| Err(StoreError::Unavailable("a read stopped in its middle".to_owned()).into()))
+        match &self.inner.backend {
+            Backend::Sqlite(db) => db.readers.read(work).await,
+            Backend::Postgres(db) => read_postgres(db.pool.clone(), work).await,
+        }
     }
 
     /// Reads the ledger inside one snapshot.
@@ -146,11 +145,10 @@ impl Store {
         F: for<'t> FnOnce(&'t mut Tx<'_>) -> BoxFuture<'t, Result<T, E>> + Send + 'static,
     {
         let work: Reading<T, E> = Box::new(work);
-        let run = match &self.inner.backend {
-            Backend::Sqlite(db) => read_sqlite(db.ledger.readers.clone(), work),
-            Backend::Postgres(db) => read_postgres(db.pool.clone(), work),
-        };
-        run.await.unwrap_or_else(|_| Err(StoreError::Unavailable("a read stopped in its middle".to_owned()).into()))
+        match &self.inner.backend {
+            Backend::Sqlite(db) => db.ledger.readers.read(work).await,
+            Backend::Postgres(db) => read_postgres(db.pool.clone(), work).await,
+        }
     }
 
     /// Trusted time: the database's clock.
@@ -170,29 +168,18 @@ impl Store {
     }
 }
 
-fn read_sqlite<T: Send + 'static, E: From<StoreError> + Send + 'static>(
-    pool: sqlx::SqlitePool,
-    work: Reading<T, E>,
-) -> tokio::task::JoinHandle<Result<T, E>> {
-    tokio::spawn(async move {
-        let mut transaction = pool.begin().await.map_err(|e| E::from(e.into()))?;
-        let value = work(&mut Tx::sqlite(&mut transaction)).await;
-        transaction.rollback().await.map_err(|e| E::from(e.into()))?;
-        value
-    })
-}
-
-fn read_postgres<T: Send + 'static, E: From<StoreError> + Send + 'static>(
+async fn read_postgres<T: Send + 'static, E: From<StoreError> + Send + 'static>(
     pool: sqlx::PgPool,
     work: Reading<T, E>,
-) -> tokio::task::JoinHandle<Result<T, E>> {
-    tokio::spawn(async move {
+) -> Result<T, E> {
+    let run = tokio::spawn(async move {
         let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
         let mut transaction = pool.begin_with(begin).await.map_err(|e| E::from(e.into()))?;
         let value = work(&mut Tx::postgres(&mut transaction)).await;
         transaction.rollback().await.map_err(|e| E::from(e.into()))?;
         value
-    })
+    });
+    run.await.unwrap_or_else(|_| Err(StoreError::Unavailable("a read stopped in its middle".to_owned()).into()))
 }
 
 /// Whether a PostgreSQL database can be connected to; says what to do when not. Changes nothing.

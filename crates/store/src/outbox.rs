@@ -118,14 +118,6 @@ impl Store {
         })
         .await
     }
-
-    /// Removes rows published before `before`.
-    pub async fn outbox_prune(&self, before: Time) -> Result<u64, StoreError> {
-        self.plain_write(move |tx| {
-            Box::pin(async move { tx.execute("DELETE FROM outbox WHERE published_at < $1", vec![before.into()]).await })
-        })
-        .await
-    }
 }
 
 fn of_row(row: &Row) -> Result<Waiting, StoreError> {

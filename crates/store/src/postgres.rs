@@ -10,7 +10,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 
 use crate::error::StoreError;
 use crate::fence::lock_key;
-use crate::sql::{Tx, Value};
+use crate::sql::{STATEMENTS, Tx, Value};
 
 pub(crate) struct Db {
     pub(crate) pool: PgPool,
@@ -25,17 +25,30 @@ pub(crate) async fn connect(url: &str, connections: u32) -> Result<PgPool, Store
     let failed = |why: String| {
         StoreError::Start(format!("cannot connect to PostgreSQL at {shown}: {why}; check DATABASE_URL and that the server runs"))
     };
-    let options = options.application_name("caracal");
+    let options = options.application_name("caracal").statement_cache_capacity(STATEMENTS);
     // One connection without the pool first: the pool tries again until its time is over, and then says only that.
     match tokio::time::timeout(CONNECT, sqlx::PgConnection::connect_with(&options)).await {
         Ok(Ok(one)) => one.close().await.map_err(|e| failed(e.to_string()))?,
         Ok(Err(e)) => return Err(failed(e.to_string())),
         Err(_) => return Err(failed(format!("no answer in {} s", CONNECT.as_secs()))),
     }
-    let pool = PgPoolOptions::new().max_connections(connections).acquire_timeout(CONNECT);
+    // A connection is asked whether it lives when it was quiet for a while, not before each use: that would double the fence's cost.
+    let pool =
+        PgPoolOptions::new().max_connections(connections).acquire_timeout(CONNECT).test_before_acquire(false).before_acquire(
+            |one, about| {
+                Box::pin(async move {
+                    if about.idle_for >= QUIET {
+                        one.ping().await?;
+                    }
+                    Ok(true)
+                })
+            },
+        );
     pool.connect_with(options).await.map_err(|e| failed(e.to_string()))
 }
 
+/// A connection that was used so lately is taken as alive.
+const QUIET: Duration = Duration::from_secs(1);
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(5);
 

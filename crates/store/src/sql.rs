@@ -7,12 +7,16 @@ use std::borrow::Cow;
 
 use caracal_core::id::Id;
 use caracal_core::time::Time;
+use rusqlite::Connection as SqliteConnection;
 use sqlx::postgres::{PgArguments, PgConnection, PgRow};
 use sqlx::query::Query;
-use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqliteRow};
-use sqlx::{AssertSqlSafe, Postgres, Row as _, SqlSafeStr, SqlStr, Sqlite};
+use sqlx::{AssertSqlSafe, Postgres, Row as _, SqlSafeStr, SqlStr};
 
 use crate::error::StoreError;
+use crate::sqlite;
+
+/// Most prepared statements of a connection: more than there are texts, so that each is prepared once.
+pub(crate) const STATEMENTS: usize = 512;
 
 /// Which backend a statement runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,45 +166,29 @@ impl<'c> Tx<'c> {
 
     /// Runs a statement; gives the number of rows it changed.
     pub async fn execute(&mut self, sql: impl Into<Sql>, args: Vec<Value>) -> Result<u64, StoreError> {
-        let sql = safe(sql.into());
-        Ok(match &mut self.conn {
-            Conn::Sqlite(conn) => bind_sqlite(sqlx::query(sql), args).execute(&mut **conn).await?.rows_affected(),
-            Conn::Postgres(conn) => bind_postgres(sqlx::query(sql), args).execute(&mut **conn).await?.rows_affected(),
-        })
+        let sql = sql.into();
+        match &mut self.conn {
+            Conn::Sqlite(conn) => sqlite::execute(conn, &sql, &args),
+            Conn::Postgres(conn) => Ok(bind_postgres(sqlx::query(safe(sql)), args).execute(&mut **conn).await?.rows_affected()),
+        }
     }
 
     /// Every row.
     pub async fn all(&mut self, sql: impl Into<Sql>, args: Vec<Value>) -> Result<Vec<Row>, StoreError> {
-        let sql = safe(sql.into());
-        Ok(match &mut self.conn {
-            Conn::Sqlite(conn) => {
-                bind_sqlite(sqlx::query(sql), args).fetch_all(&mut **conn).await?.into_iter().map(Row::Sqlite).collect()
-            }
+        let sql = sql.into();
+        match &mut self.conn {
+            Conn::Sqlite(conn) => sqlite::all(conn, &sql, &args),
             Conn::Postgres(conn) => {
-                bind_postgres(sqlx::query(sql), args).fetch_all(&mut **conn).await?.into_iter().map(Row::Postgres).collect()
+                let rows = bind_postgres(sqlx::query(safe(sql)), args).fetch_all(&mut **conn).await?;
+                Ok(rows.into_iter().map(Row::Postgres).collect())
             }
-        })
+        }
     }
 
     /// The first row, if there is one.
     pub async fn first(&mut self, sql: impl Into<Sql>, args: Vec<Value>) -> Result<Option<Row>, StoreError> {
         Ok(self.all(sql, args).await?.into_iter().next())
     }
-}
-
-fn bind_sqlite(mut query: Query<'_, Sqlite, SqliteArguments>, args: Vec<Value>) -> Query<'_, Sqlite, SqliteArguments> {
-    for arg in args {
-        query = match arg {
-            Value::Bytes(v) => query.bind(v),
-            Value::Int(v) => query.bind(v),
-            Value::Text(v) => query.bind(v),
-            Value::Ids(v) => query.bind(serde_json::Value::from(v.iter().map(hex::encode).collect::<Vec<_>>()).to_string()),
-            Value::Blobs(v) => query.bind(serde_json::Value::from(v.iter().map(hex::encode).collect::<Vec<_>>()).to_string()),
-            Value::Texts(v) => query.bind(serde_json::Value::from(v).to_string()),
-            Value::Ints(v) => query.bind(serde_json::Value::from(v).to_string()),
-        };
-    }
-    query
 }
 
 fn bind_postgres(mut query: Query<'_, Postgres, PgArguments>, args: Vec<Value>) -> Query<'_, Postgres, PgArguments> {
@@ -221,7 +209,7 @@ fn bind_postgres(mut query: Query<'_, Postgres, PgArguments>, args: Vec<Value>) 
 /// A row, read by position.
 pub enum Row {
     /// Of SQLite.
-    Sqlite(SqliteRow),
+    Sqlite(sqlite::Cells),
     /// Of PostgreSQL.
     Postgres(PgRow),
 }
@@ -229,7 +217,7 @@ pub enum Row {
 macro_rules! get {
     ($row:expr, $at:expr) => {
         match $row {
-            Row::Sqlite(row) => row.try_get($at)?,
+            Row::Sqlite(cells) => cells.get($at)?,
             Row::Postgres(row) => row.try_get($at)?,
         }
     };

@@ -1,17 +1,18 @@
 //! SQLite's one writer: doors and journal entries that wait share a transaction and one sync, each in a savepoint.
 //!
-//! A group is what arrived while the last sync ran; there is no timer. The writer is a task of its own, so a caller that hangs up
-//! cancels nothing in the middle, and nobody ever meets an open transaction.
+//! A group is what arrived while the last sync ran; there is no timer. The writer is a thread of its own, so a caller that hangs up
+//! cancels nothing in the middle, nobody ever meets an open transaction, and no statement waits for another thread to wake up.
 
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use sqlx::sqlite::SqliteConnection;
+use rusqlite::Connection;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use crate::error::StoreError;
 use crate::sql::Tx;
+use crate::sqlite::begin;
 
 /// Most jobs of one transaction.
 const GROUP: usize = 256;
@@ -36,11 +37,14 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Starts the writer on its connection.
-    pub(crate) fn start(conn: SqliteConnection) -> Self {
+    /// Starts the writer on its connection. It ends with its last handle.
+    pub(crate) fn start(conn: Connection) -> Result<Self, StoreError> {
         let (jobs, waiting) = mpsc::channel(QUEUE);
-        tokio::spawn(work(conn, waiting));
-        Self { jobs }
+        let runtime = Handle::current();
+        let thread = std::thread::Builder::new().name("sqlite-writer".to_owned());
+        let started = thread.spawn(move || work(conn, waiting, &runtime));
+        started.map_err(|e| StoreError::Start(format!("the writer's thread cannot be started: {e}")))?;
+        Ok(Self { jobs })
     }
 
     /// Hands a job over. It runs to its end whatever becomes of the caller.
@@ -49,10 +53,10 @@ impl Writer {
     }
 }
 
-async fn work(mut conn: SqliteConnection, mut waiting: mpsc::Receiver<Box<dyn Job>>) {
+fn work(mut conn: Connection, mut waiting: mpsc::Receiver<Box<dyn Job>>, runtime: &Handle) {
     let mut group = Vec::with_capacity(GROUP);
-    while waiting.recv_many(&mut group, GROUP).await > 0 {
-        let outcomes = transaction(&mut conn, &mut group).await;
+    while waiting.blocking_recv_many(&mut group, GROUP) > 0 {
+        let outcomes = transaction(&mut conn, &mut group, runtime);
         for (job, outcome) in group.drain(..).zip(outcomes) {
             job.done(outcome);
         }
@@ -60,40 +64,35 @@ async fn work(mut conn: SqliteConnection, mut waiting: mpsc::Receiver<Box<dyn Jo
 }
 
 /// Runs a group; gives each job's outcome in order.
-async fn transaction(conn: &mut SqliteConnection, group: &mut [Box<dyn Job>]) -> Vec<Result<(), StoreError>> {
+fn transaction(conn: &mut Connection, group: &mut [Box<dyn Job>], runtime: &Handle) -> Vec<Result<(), StoreError>> {
     let mut outcomes = Vec::with_capacity(group.len());
-    if let Err(e) = control(conn, "BEGIN IMMEDIATE").await {
+    if let Err(e) = begin(conn, "BEGIN IMMEDIATE") {
         return group.iter().map(|_| Err(StoreError::Unavailable(e.to_string()))).collect();
     }
     for job in group.iter_mut() {
-        outcomes.push(savepoint(conn, job.as_mut()).await);
+        outcomes.push(savepoint(conn, job.as_mut(), runtime));
     }
-    let committed = match control(conn, "COMMIT").await {
+    let committed = match begin(conn, "COMMIT") {
         Ok(()) => return outcomes,
         Err(e) => e,
     };
-    let _ = control(conn, "ROLLBACK").await;
+    let _ = begin(conn, "ROLLBACK");
     outcomes
         .into_iter()
         .map(|outcome| outcome.and_then(|()| Err(StoreError::Unavailable(format!("the commit failed: {committed}")))))
         .collect()
 }
 
-async fn savepoint(conn: &mut SqliteConnection, job: &mut dyn Job) -> Result<(), StoreError> {
-    control(conn, "SAVEPOINT job").await?;
-    let run = AssertUnwindSafe(async { job.run(&mut Tx::sqlite(conn)).await }).catch_unwind().await;
+fn savepoint(conn: &mut Connection, job: &mut dyn Job, runtime: &Handle) -> Result<(), StoreError> {
+    begin(conn, "SAVEPOINT job")?;
+    let run = catch_unwind(AssertUnwindSafe(|| runtime.block_on(job.run(&mut Tx::sqlite(conn)))));
     let outcome = run.unwrap_or_else(|_| Err(StoreError::Unavailable("a write stopped in its middle".to_owned())));
     match outcome {
-        Ok(()) => control(conn, "RELEASE job").await,
+        Ok(()) => begin(conn, "RELEASE job"),
         Err(e) => {
-            control(conn, UNDO).await?;
-            control(conn, "RELEASE job").await?;
+            begin(conn, UNDO)?;
+            begin(conn, "RELEASE job")?;
             Err(e)
         }
     }
-}
-
-async fn control(conn: &mut SqliteConnection, sql: &'static str) -> Result<(), StoreError> {
-    sqlx::query(sql).execute(conn).await?;
-    Ok(())
 }

@@ -35,6 +35,7 @@ const APART: &[(&str, &[&str])] = &[("client", &["core", "crypto"])];
 /// What stays in its room: a crate, and the rooms that may name it.
 const KEPT: &[(&str, &[&str])] = &[
     ("sqlx", &["store"]),
+    ("rusqlite", &["store"]),
     ("sea-orm", &["store"]),
     ("redis", &["stream", "ephemeral"]),
     ("regorus", &["policy"]),
@@ -48,6 +49,7 @@ const WORDS: &[(&str, &[&str])] = &[
     ("TcpListener::bind", &["web", "caracal"]),
     ("HttpConnector", &["egress", "client"]),
     ("sqlx::", &["store"]),
+    ("rusqlite::", &["store"]),
     ("sea_orm::", &["store"]),
     ("redis::", &["stream", "ephemeral"]),
     ("SELECT ", &["store"]),

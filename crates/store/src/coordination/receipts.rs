@@ -5,7 +5,6 @@ use caracal_core::time::Time;
 
 use crate::door::Door;
 use crate::error::StoreError;
-use crate::open::Store;
 use crate::sql::{Tx, Value};
 
 /// Under which key a request is the same.
@@ -75,19 +74,4 @@ pub async fn count(tx: &mut Tx<'_>, key: &ReceiptKey, now: Time) -> Result<u64, 
     let sql = "SELECT count(*) FROM idempotency_receipts WHERE operation = $1 AND zone_id = $2 AND scope = $3 AND expires_at > $4";
     let args = vec![key.operation.into(), Value::id(key.zone), (&key.scope).into(), now.into()];
     tx.first(sql, args).await?.map_or(Ok(0), |row| row.count(0))
-}
-
-impl Store {
-    /// Removes what no longer counts: receipts, consumed ids, spent change log is kept by the fence's own rule.
-    pub async fn prune_expired(&self) -> Result<u64, StoreError> {
-        let now = self.now().await?;
-        self.plain_write(move |tx| {
-            Box::pin(async move {
-                let receipts = tx.execute("DELETE FROM idempotency_receipts WHERE expires_at <= $1", vec![now.into()]).await?;
-                let ids = tx.execute("DELETE FROM consumed_ids WHERE until <= $1", vec![now.into()]).await?;
-                Ok(receipts + ids)
-            })
-        })
-        .await
-    }
 }

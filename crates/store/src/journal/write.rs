@@ -1,4 +1,5 @@
-//! The statements of a group: one a table, whatever the group's size.
+//! The statements of a group: on PostgreSQL one a table, whatever the group's size; on SQLite, where a statement is a call and no
+//! round trip, one a row.
 //!
 //! Where rows are locked, they are locked once for the whole group and in one order, so that two processes never wait in a circle:
 //! ids that are used up first, then edges.
@@ -42,10 +43,13 @@ async fn consume(tx: &mut Tx<'_>, entries: &[Entry], outcomes: &mut [Outcome]) -
     ids.sort_unstable_by_key(|id| id.key());
     let taken = match tx.dialect() {
         Dialect::Sqlite => {
-            let rows = ids.iter().map(|id| [i64::from(id.purpose as u8).into(), id.id.clone().into(), id.until.into()]);
-            let sql = ("INSERT INTO consumed_ids (purpose, id, until) SELECT *", "ON CONFLICT DO NOTHING RETURNING purpose, id");
-            let (sql, args) = values(sql, rows);
-            tx.all(sql, args).await?
+            let sql =
+                "INSERT INTO consumed_ids (purpose, id, until) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING RETURNING purpose, id";
+            let mut taken = Vec::with_capacity(ids.len());
+            for id in ids {
+                taken.extend(tx.all(sql, vec![i64::from(id.purpose as u8).into(), id.id.clone().into(), id.until.into()]).await?);
+            }
+            taken
         }
         Dialect::Postgres => {
             let sql = "INSERT INTO consumed_ids (purpose, id, until) SELECT * FROM unnest($1::bigint[], $2::bytea[], $3::bigint[]) \
@@ -142,26 +146,21 @@ async fn insert_records(tx: &mut Tx<'_>, entries: &[&Entry]) -> Result<(), Store
     }
     match tx.dialect() {
         Dialect::Sqlite => {
-            let rows = records.iter().map(|(zone, r)| {
-                [
+            let sql = "INSERT INTO authority_records (id, zone_id, subject_type, subject, application_id, parent_id, status, expires_at, authenticated_at) \
+                       VALUES ($1, $2, $3, $4, $5, $6, 'active', $7, $8)";
+            for (zone, r) in records {
+                let args = vec![
                     Value::id(r.id),
-                    Value::id(*zone),
+                    Value::id(zone),
                     r.subject_type.as_str().into(),
                     (&r.subject).into(),
                     Value::id(r.application),
                     Value::opt_id(r.parent),
-                    "active".into(),
                     r.expires_at.into(),
                     r.at.into(),
-                ]
-            });
-            let sql = (
-                "INSERT INTO authority_records (id, zone_id, subject_type, subject, application_id, parent_id, status, expires_at, authenticated_at) \
-                 SELECT *",
-                "",
-            );
-            let (sql, args) = values(sql, rows);
-            tx.execute(sql, args).await
+                ];
+                tx.execute(sql, args).await?;
+            }
         }
         Dialect::Postgres => {
             let args = vec![
@@ -177,10 +176,10 @@ async fn insert_records(tx: &mut Tx<'_>, entries: &[&Entry]) -> Result<(), Store
             let sql = "INSERT INTO authority_records (id, zone_id, subject_type, subject, application_id, parent_id, status, expires_at, authenticated_at) \
                        SELECT a, b, c, d, e, nullif(f, ''::bytea), 'active', g, h \
                        FROM unnest($1::bytea[], $2::bytea[], $3::text[], $4::text[], $5::bytea[], $6::bytea[], $7::bigint[], $8::bigint[]) AS t(a, b, c, d, e, f, g, h)";
-            tx.execute(sql, args).await
+            tx.execute(sql, args).await?;
         }
     }
-    .map(|_| ())
+    Ok(())
 }
 
 async fn insert_events(tx: &mut Tx<'_>, entries: &[&Entry]) -> Result<(), StoreError> {
@@ -191,10 +190,10 @@ async fn insert_events(tx: &mut Tx<'_>, entries: &[&Entry]) -> Result<(), StoreE
     let text = |data: &[u8]| String::from_utf8_lossy(data).into_owned();
     match tx.dialect() {
         Dialect::Sqlite => {
-            let rows = events.iter().map(|e| [Value::id(e.id), text(&e.data).into(), (&e.sig).into()]);
-            let sql = ("INSERT INTO spool (event_id, data, sig) SELECT *", "");
-            let (sql, args) = values(sql, rows);
-            tx.execute(sql, args).await
+            let sql = "INSERT INTO spool (event_id, data, sig) VALUES ($1, $2, $3)";
+            for e in events {
+                tx.execute(sql, vec![Value::id(e.id), text(&e.data).into(), (&e.sig).into()]).await?;
+            }
         }
         Dialect::Postgres => {
             let args = vec![
@@ -203,22 +202,8 @@ async fn insert_events(tx: &mut Tx<'_>, entries: &[&Entry]) -> Result<(), StoreE
                 Value::Texts(events.iter().map(|e| e.sig.clone()).collect()),
             ];
             let sql = "INSERT INTO spool (event_id, data, sig) SELECT * FROM unnest($1::bytea[], $2::text[], $3::text[])";
-            tx.execute(sql, args).await
+            tx.execute(sql, args).await?;
         }
     }
-    .map(|_| ())
-}
-
-/// A statement of SQLite over bound rows. There are texts for powers of two only, so that each is prepared once; the rows that fill
-/// one up are nulls, which it leaves out.
-fn values<const COLUMNS: usize>(
-    (head, tail): (&str, &str),
-    rows: impl ExactSizeIterator<Item = [Value; COLUMNS]>,
-) -> (String, Vec<Value>) {
-    let places = rows.len().next_power_of_two();
-    let row = format!(",({})", &",?".repeat(COLUMNS)[1..]);
-    let sql = format!("{head} FROM (VALUES {}) WHERE column1 IS NOT NULL {tail}", &row.repeat(places)[1..]);
-    let mut args: Vec<Value> = rows.flatten().collect();
-    args.resize(places * COLUMNS, Value::Int(None));
-    (sql, args)
+    Ok(())
 }
