@@ -99,6 +99,7 @@ impl Sts {
             spool: &self.inner.spool,
             world: &self.inner.world,
             evidence: &self.inner.evidence,
+            known: &self.inner.known,
             verified: &self.inner.verified,
             issuer: &self.inner.config.issuer,
         }

@@ -18,7 +18,7 @@ use caracal_stream::Spool;
 use crate::decide::{Decided, Granted};
 use crate::evidence::Evidence;
 use crate::refusals;
-use crate::resolve::Resolved;
+use crate::resolve::{Known, Resolved};
 
 /// A mandate, or the leave to go without one.
 pub(crate) struct Minted {
@@ -47,6 +47,7 @@ pub(crate) struct Mint<'a> {
     pub(crate) spool: &'a Spool,
     pub(crate) world: &'a World,
     pub(crate) evidence: &'a Evidence,
+    pub(crate) known: &'a Known,
     pub(crate) verified: &'a VerifiedMandates,
     pub(crate) issuer: &'a str,
 }
@@ -109,7 +110,7 @@ impl Mint<'_> {
         let entry = Entry {
             zone: Some(resolved.who.view.zone),
             reads: Some(reads(&resolved)),
-            record: Some(record),
+            record: Some(record.clone()),
             spend: Spend::Budgets(resolved.path.as_ref().map(caracal_core::delegation::Path::budgets).unwrap_or_default()),
             presented,
             events: self.evidence.seal(events.clone()),
@@ -121,6 +122,7 @@ impl Mint<'_> {
             Ok(Outcome::Spent) => return Err(refused(refusals::internal("an id was used up that nobody presented"), Vec::new())),
             Err(e) => return Err(refused(refusals::unavailable(e), Vec::new())),
         }
+        self.known.minted(resolved.who.view.zone, resolved.who.fresh.stamp, &record);
         match self.sign(&resolved, &claims) {
             Ok(token) => Ok(Minted { token: Some(token), claims, granted, authority_ends: None }),
             Err(refusal) => Err(refused(refusal, Vec::new())),
@@ -202,6 +204,7 @@ impl Mint<'_> {
 
 fn reads(resolved: &Resolved) -> Reads {
     let mut entities = resolved.references.read.clone();
+    entities.extend(resolved.asked.record.map(Entity::record));
     entities.push(Entity::VIEW);
     // View and references were found good, or read, after the fence answered: the decision is as of that answer, or later.
     let stamp = resolved.who.fresh.stamp;

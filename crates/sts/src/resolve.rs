@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use caracal_core::claims::{Claims, SubjectType};
 use caracal_core::delegation::{Broken, Path};
-use caracal_core::id::ZoneId;
+use caracal_core::id::{AuthorityRecordId, ZoneId};
 use caracal_core::refusal::Refusal;
 use caracal_core::session::Session;
 use caracal_store::Store;
-use caracal_store::path::{Asked, References};
+use caracal_store::change::Entity;
+use caracal_store::fence::Stamp;
+use caracal_store::journal::NewRecord;
+use caracal_store::path::{Asked, Record, RecordStatus, References};
 use quick_cache::sync::Cache;
 
 use crate::authenticate::Authenticated;
@@ -18,6 +21,7 @@ use crate::request::{Reference, TokenRequest};
 /// A request whose references hold.
 pub(crate) struct Resolved {
     pub(crate) who: Authenticated,
+    /// The line of Sessions and edges; without the record.
     pub(crate) references: Arc<References>,
     pub(crate) path: Option<Path>,
     pub(crate) session: Option<Session>,
@@ -27,44 +31,100 @@ pub(crate) struct Resolved {
     pub(crate) subject: Option<Arc<caracal_crypto::verified::VerifiedMandate>>,
 }
 
-/// References of warm exchanges, each good while nothing it was made of has changed.
+/// What warm exchanges refer to, each part good while nothing it was made of has changed. A Session's line is the same from call to call and
+/// the record of a mandate never is, so they are remembered apart.
 pub(crate) struct Known {
     store: Store,
-    cache: Cache<(ZoneId, Asked), Arc<References>>,
+    lines: Cache<(ZoneId, Asked), Arc<References>>,
+    records: Cache<(ZoneId, AuthorityRecordId), Arc<Recorded>>,
+}
+
+/// A record, and as of when.
+struct Recorded {
+    stamp: Stamp,
+    record: Record,
+}
+
+/// What was found of what was asked.
+pub(crate) struct Found {
+    line: Arc<References>,
+    record: Option<Arc<Recorded>>,
 }
 
 impl Known {
     pub(crate) fn new(store: Store) -> Self {
-        Self { store, cache: Cache::new(65_536) }
+        Self { store, lines: Cache::new(65_536), records: Cache::new(65_536) }
     }
 
     /// Loads references, or finds them good. Absence is never remembered.
-    pub(crate) async fn get(&self, zone: ZoneId, asked: Asked) -> Result<Arc<References>, Refusal> {
-        if let Some(found) = self.cache.get(&(zone, asked)) {
+    async fn get(&self, zone: ZoneId, asked: Asked) -> Result<Found, Refusal> {
+        let line = self.line(zone, Asked { record: None, ..asked }).await?;
+        let record = match asked.record {
+            Some(id) => self.record(zone, id).await?,
+            None => None,
+        };
+        Ok(Found { line, record })
+    }
+
+    /// Reads again, whatever is remembered: a denial by elapsed time looks at the row first, because leases are extended silently.
+    async fn again(&self, zone: ZoneId, asked: Asked) -> Result<Found, Refusal> {
+        self.lines.remove(&(zone, Asked { record: None, ..asked }));
+        if let Some(id) = asked.record {
+            self.records.remove(&(zone, id));
+        }
+        self.get(zone, asked).await
+    }
+
+    /// A record that has just become durable. Whatever is done to it is done after `stamp`, which was there before it.
+    pub(crate) fn minted(&self, zone: ZoneId, stamp: Stamp, new: &NewRecord) {
+        let record = Record {
+            id: new.id,
+            is_user: new.subject_type == SubjectType::User,
+            subject: new.subject.clone(),
+            application: new.application,
+            status: RecordStatus::Active,
+            expires_at: new.expires_at,
+        };
+        self.records.insert((zone, new.id), Arc::new(Recorded { stamp, record }));
+    }
+
+    async fn line(&self, zone: ZoneId, asked: Asked) -> Result<Arc<References>, Refusal> {
+        if let Some(found) = self.lines.get(&(zone, asked)) {
             if self.store.fence().good(zone, found.stamp, &found.read) {
                 return Ok(found);
             }
-            self.cache.remove(&(zone, asked));
+            self.lines.remove(&(zone, asked));
         }
-        let loaded = self.load(zone, asked).await?;
-        let complete = (asked.record.is_none() || loaded.record.is_some())
-            && (asked.session.is_none() || loaded.session.is_some())
-            && (asked.edge.is_none() || !loaded.edges.is_empty());
+        let loaded = Arc::new(self.load(zone, asked).await?);
+        let complete = (asked.session.is_none() || loaded.session.is_some()) && (asked.edge.is_none() || !loaded.edges.is_empty());
         // A slow load must not put back what a change took out: its stamp says how old it is, and good() looks at it on every use.
         if complete && self.store.fence().good(zone, loaded.stamp, &loaded.read) {
-            self.cache.insert((zone, asked), Arc::clone(&loaded));
+            self.lines.insert((zone, asked), Arc::clone(&loaded));
         }
         Ok(loaded)
     }
 
-    /// Reads again, whatever is remembered: a denial by elapsed time looks at the row first, because leases are extended silently.
-    pub(crate) async fn again(&self, zone: ZoneId, asked: Asked) -> Result<Arc<References>, Refusal> {
-        self.cache.remove(&(zone, asked));
-        self.get(zone, asked).await
+    async fn record(&self, zone: ZoneId, id: AuthorityRecordId) -> Result<Option<Arc<Recorded>>, Refusal> {
+        let read = [Entity::record(id)];
+        if let Some(found) = self.records.get(&(zone, id)) {
+            if self.store.fence().good(zone, found.stamp, &read) {
+                return Ok(Some(found));
+            }
+            self.records.remove(&(zone, id));
+        }
+        let loaded = self.load(zone, Asked { record: Some(id), ..Asked::default() }).await?;
+        let stamp = loaded.stamp;
+        let found = loaded.record.map(|record| Arc::new(Recorded { stamp, record }));
+        if let Some(found) = &found
+            && self.store.fence().good(zone, stamp, &read)
+        {
+            self.records.insert((zone, id), Arc::clone(found));
+        }
+        Ok(found)
     }
 
-    async fn load(&self, zone: ZoneId, asked: Asked) -> Result<Arc<References>, Refusal> {
-        self.store.references(zone, asked).await.map(Arc::new).map_err(refusals::unavailable)
+    async fn load(&self, zone: ZoneId, asked: Asked) -> Result<References, Refusal> {
+        self.store.references(zone, asked).await.map_err(refusals::unavailable)
     }
 }
 
@@ -87,24 +147,29 @@ pub(crate) async fn direct(who: Authenticated, request: &TokenRequest, known: &K
         let references = Arc::new(References::nothing(who.view.stamp));
         return Ok(Resolved { who, references, path: None, session: None, asked, subject: None });
     }
-    let references = known.get(who.view.zone, asked).await?;
-    let outcome = check_direct(&who, &references, asked);
-    if let Ok((session, path)) = outcome {
-        Ok(Resolved { who, references, path, session, asked, subject: None })
-    } else {
-        let references = known.again(who.view.zone, asked).await?;
-        let (session, path) = check_direct(&who, &references, asked)?;
-        Ok(Resolved { who, references, path, session, asked, subject: None })
+    let mut found = known.get(who.view.zone, asked).await?;
+    let mut outcome = check_direct(&who, &found, asked);
+    if outcome.is_err() {
+        found = known.again(who.view.zone, asked).await?;
+        outcome = check_direct(&who, &found, asked);
     }
+    let (session, path) = outcome?;
+    Ok(Resolved { who, references: found.line, path, session, asked, subject: None })
 }
 
-fn check_direct(who: &Authenticated, references: &References, asked: Asked) -> Result<(Option<Session>, Option<Path>), Refusal> {
+fn check_direct(who: &Authenticated, found: &Found, asked: Asked) -> Result<(Option<Session>, Option<Path>), Refusal> {
     let now = who.fresh.now;
     if asked.record.is_some() {
-        let own = |r: &&caracal_store::path::Record| r.is_live(now) && !r.is_user && r.subject == who.application.to_string();
-        references.record.as_ref().filter(own).ok_or_else(refusals::record)?;
+        let own = |r: &&Record| r.is_live(now) && !r.is_user && r.subject == who.application.to_string();
+        found.record().filter(own).ok_or_else(refusals::record)?;
     }
-    lineage(who, references, asked)
+    lineage(who, &found.line, asked)
+}
+
+impl Found {
+    fn record(&self) -> Option<&Record> {
+        self.record.as_deref().map(|found| &found.record)
+    }
 }
 
 /// The Session and edge rules of 5.2 and 5.3, the same for every form.
@@ -133,28 +198,85 @@ pub(crate) async fn presented(
 ) -> Result<Resolved, Refusal> {
     let claims = &mandate.claims;
     let asked = Asked { record: Some(claims.sid), session: claims.session, edge: claims.edge() };
-    let references = known.get(who.view.zone, asked).await?;
-    let outcome = check_presented(&who, &references, asked, claims);
-    if let Ok((session, path)) = outcome {
-        Ok(Resolved { who, references, path, session, asked, subject: Some(mandate) })
-    } else {
-        let references = known.again(who.view.zone, asked).await?;
-        let (session, path) = check_presented(&who, &references, asked, claims)?;
-        Ok(Resolved { who, references, path, session, asked, subject: Some(mandate) })
+    let mut found = known.get(who.view.zone, asked).await?;
+    let mut outcome = check_presented(&who, &found, asked, claims);
+    if outcome.is_err() {
+        found = known.again(who.view.zone, asked).await?;
+        outcome = check_presented(&who, &found, asked, claims);
     }
+    let (session, path) = outcome?;
+    Ok(Resolved { who, references: found.line, path, session, asked, subject: Some(mandate) })
 }
 
 fn check_presented(
     who: &Authenticated,
-    references: &References,
+    found: &Found,
     asked: Asked,
     claims: &Claims,
 ) -> Result<(Option<Session>, Option<Path>), Refusal> {
     let kind = claims.sub_type == SubjectType::User;
-    let own = |r: &&caracal_store::path::Record| r.is_live(who.fresh.now) && r.subject == claims.sub && r.is_user == kind;
-    references.record.as_ref().filter(own).ok_or_else(refusals::record)?;
+    let own = |r: &&Record| r.is_live(who.fresh.now) && r.subject == claims.sub && r.is_user == kind;
+    found.record().filter(own).ok_or_else(refusals::record)?;
     if claims.client_id != who.application {
         return Err(refusals::record());
     }
-    lineage(who, references, asked)
+    lineage(who, &found.line, asked)
+}
+
+#[cfg(test)]
+mod tests {
+    use caracal_core::message::Producer;
+    use caracal_host::World;
+    use caracal_store::StoreConfig;
+    use caracal_store::journal::Entry;
+    use caracal_store::management::{NewZone, Zone};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_record_that_was_minted_here_and_then_revoked_is_not_remembered_as_live() {
+        for database in caracal_testkit::backends().await {
+            let world = World::system();
+            let config =
+                StoreConfig { database_url: database.url().map(str::to_owned), dir: database.dir().to_owned(), connections: 4 };
+            let store = Store::open(&config, world.clone(), None).await.unwrap();
+            let zone: ZoneId = world.mint();
+            let new = NewZone { id: zone, name: "z".into(), slug: zone.to_string(), dcr_enabled: false, by: "t".into() };
+            let made = store.door::<_, (), _>(None, Producer::Api, move |door| {
+                Box::pin(async move {
+                    Zone::insert(door, new).await?;
+                    Ok(())
+                })
+            });
+            made.await.unwrap();
+            let known = Known::new(store.clone());
+            let stamp = store.fence().fresh(zone).await.unwrap().stamp;
+            let (id, application) = (world.mint(), world.mint());
+            let record = NewRecord {
+                id,
+                subject_type: SubjectType::Application,
+                subject: "s".into(),
+                application,
+                parent: None,
+                expires_at: world.now().plus_secs(60),
+                at: world.now(),
+            };
+            store.journal().commit(Entry { zone: Some(zone), record: Some(record.clone()), ..Entry::default() }).await.unwrap();
+            known.minted(zone, stamp, &record);
+            let status = async || {
+                store.fence().fresh(zone).await.unwrap();
+                known.record(zone, id).await.unwrap().map(|found| found.record.status)
+            };
+            assert_eq!(status().await, Some(RecordStatus::Active), "{}", database.name());
+            let revoked = store.door::<_, (), _>(Some(zone), Producer::Api, move |door| {
+                Box::pin(async move {
+                    door.execute("UPDATE authority_records SET status = 'revoked'", vec![]).await?;
+                    door.changed(Entity::record(id));
+                    Ok(())
+                })
+            });
+            revoked.await.unwrap();
+            assert_eq!(status().await, Some(RecordStatus::Revoked), "{}", database.name());
+        }
+    }
 }
