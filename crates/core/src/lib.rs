@@ -3,11 +3,12 @@
 //! A newcomer reads in this order: [`id`] and [`time`] (what things are called and when they happened), [`name`] (resource and
 //! provider identifiers), [`scope`] and [`label`], [`constraint`] (what narrows a Delegation), [`session`] and [`delegation`]
 //! (state machines and the narrowing rules), [`claims`] (what a mandate says), [`request`] (operations and bound requests),
-//! [`event`] (what evidence says), [`message`] (what travels), [`refusal`] and [`error`] (how a no is told). [`digest`] and
+//! [`event`] and [`admin`] (what evidence says), [`message`] (what travels), [`refusal`] and [`error`] (how a no is told). [`digest`] and
 //! [`jcs`] give things names that outsiders can recompute.
 //!
 //! What must never happen here: `async`, IO, a clock, a random number, a framework. Rules take values and return values.
 
+pub mod admin;
 pub mod claims;
 pub mod constraint;
 pub mod delegation;

@@ -1,4 +1,5 @@
-//! HMAC-SHA256, and the canonical texts it signs: stream origin (`streams.md` 3), audit events (4.1), Gateway calls (`sts.md` 11).
+//! HMAC-SHA256, and the canonical texts it signs: stream origin (`streams.md` 3), audit events (4.1), chains of records
+//! (`audit.md` 7.3), Gateway calls (`sts.md` 11).
 
 use std::fmt;
 
@@ -93,6 +94,13 @@ pub fn audit_signature(key: &MacKey, data: &[u8]) -> String {
 /// Whether `signature` (hex, either case) is one of the keys' over `data`.
 pub fn audit_verified(keys: &[MacKey], data: &[u8], signature: &str) -> bool {
     hex::decode(signature).is_ok_and(|tag| keys.iter().any(|key| key.verify(&[data], &tag)))
+}
+
+/// The link of a chain of records (`audit.md` 7.3): an HMAC over a record's content hash and the one before it, which only this
+/// deployment can make. The first has none before it.
+pub fn chain_link(key: &MacKey, content: &[u8; 32], previous: Option<&[u8; 32]>) -> [u8; 32] {
+    let previous = previous.map(hex::encode).unwrap_or_default();
+    key.tag(&[hex::encode(content).as_bytes(), b"|", previous.as_bytes()])
 }
 
 /// What a Gateway call signs: moment, nonce, method, escaped path without query, and the body's digest.
@@ -225,6 +233,21 @@ mod tests {
         assert_eq!(signature, "a25ed6bee4a2cc6062e00119e1058d78058378655627e2d4731f4ee4e589e712");
         assert!(audit_verified(&[key()], data, &signature.to_uppercase()));
         assert!(!audit_verified(&[key()], &data[1..], &signature));
+    }
+
+    #[test]
+    fn the_chain_vectors_of_administrative_records_hold() {
+        let content = |text: &str| <[u8; 32]>::try_from(hex::decode(text).unwrap()).unwrap();
+        let first = content("03f8c21c1ece3ec3cf54043e57c0f5016e8ae01aa9875b3dcdde3943a2b2c6ed");
+        let second = content("1ed13e236a63889e4aa4cd7bc57859bac759db2f1dda52350fe92c6c6170e73f");
+        assert_eq!(
+            hex::encode(chain_link(&key(), &first, None)),
+            "9f124e14bf41b41e9cd592077a0d6d0d6d762f0d8c744162be87487da408d7c6"
+        );
+        assert_eq!(
+            hex::encode(chain_link(&key(), &second, Some(&first))),
+            "9fdfe51dcd97a8d2762fed6a257222c6e339538c91203f4e284954faa9da3611"
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The chain beside the tree (`audit.md` 7.2, 7.3): content hash, the one before, and an HMAC that only this deployment can make.
 
-use caracal_core::digest::{hex, sha256};
-use caracal_crypto::mac::MacKey;
+use caracal_core::digest::sha256;
+use caracal_crypto::mac::{MacKey, chain_link};
 
 /// The content hash of a leaf.
 pub fn content(leaf: &[u8]) -> [u8; 32] {
@@ -10,12 +10,13 @@ pub fn content(leaf: &[u8]) -> [u8; 32] {
 
 /// The HMAC over an entry and the one before; nothing for the first.
 pub fn link(key: &MacKey, content: &[u8; 32], previous: Option<&[u8; 32]>) -> [u8; 32] {
-    let previous = previous.map(|p| hex(p)).unwrap_or_default();
-    key.tag(&[hex(content).as_bytes(), b"|", previous.as_bytes()])
+    chain_link(key, content, previous)
 }
 
 #[cfg(test)]
 mod tests {
+    use caracal_core::digest::hex;
+
     use super::*;
     use crate::leaf::tests::{ORIGIN, example};
     use crate::leaf::{Place, leaf_bytes};
