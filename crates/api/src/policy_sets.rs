@@ -1,29 +1,27 @@
 //! Policy sets, their versions, and which one governs (`policy.md` 2.2, 10.3, 10.4).
 
-use std::sync::Arc;
-
-use axum::Json;
-use axum::body::Body;
-use axum::extract::{OriginalUri, Path, State};
-use axum::http::{HeaderMap, StatusCode};
 use caracal_core::error::api as rows;
-use caracal_core::id::{PolicySetId, PolicySetVersionId, PolicyVersionId, ZoneId};
+use caracal_core::id::{OutboxId, PolicySetId, PolicySetVersionId, PolicyVersionId, ZoneId};
+use caracal_core::time::Time;
 use caracal_policy::bundle::{Program, manifest_sha256};
 use caracal_policy::document;
 use caracal_policy::warning::Warning;
-use caracal_store::management::policies::announcement;
-use caracal_store::management::{PolicySet, PolicySetVersion, PolicyVersion};
+use caracal_store::management::{Announcement, Governing, Object as _, PolicySet, PolicySetVersion, PolicyVersion};
 use caracal_web::Problem;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::admin::{Admin, Change, No, path_id, store, taken};
-use crate::lists::{Query, page};
-use crate::service::Api;
+use crate::call::{Call, Reply, json_of, no, taken};
+use crate::document::given;
+use crate::policies::{aside, description_of, name_of};
+
+/// Most policy versions of a set's version.
+const MANIFEST_MAX: usize = 256;
 
 #[derive(Deserialize)]
 struct Create {
     name: String,
+    #[serde(default, deserialize_with = "given")]
     description: Option<String>,
 }
 
@@ -42,67 +40,30 @@ struct Activate {
     version_id: String,
 }
 
-fn without_active(set: &PolicySet) -> Value {
-    let mut row = serde_json::to_value(set).unwrap_or_default();
-    if let Some(object) = row.as_object_mut() {
-        object.remove("active_version_id");
-    }
-    row
+fn contract_broken(text: impl Into<String>) -> Problem {
+    Problem::because(rows::INVALID_POLICY_CONTRACT, text.into())
 }
 
-pub(crate) async fn create(
-    State(api): State<Arc<Api>>,
-    admin: Admin,
-    Path(zone): Path<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<(StatusCode, Json<Value>), Problem> {
-    let zone = api.zone(&zone).await?;
-    let input: Create = api.body.json(&headers, body).await?;
-    if input.name.trim().is_empty() {
-        return Err(Problem::because(rows::INVALID_BODY, "name must not be empty"));
-    }
-    let id: PolicySetId = api.world.mint();
-    let set = api
-        .change(Some(zone), move |door| {
+pub(crate) async fn create(mut call: Call) -> Reply {
+    let zone = call.zone().await?;
+    let input: Create = call.body(rows::INVALID_BODY).await?;
+    let (name, description) = (name_of(input.name)?, description_of(input.description)?);
+    let id: PolicySetId = call.api.world.mint();
+    let by = call.by();
+    let set = call
+        .change(Some(zone), move |door, note| {
             Box::pin(async move {
-                let made = PolicySet::insert(door, zone, id, &input.name, input.description.as_deref(), &admin.actor).await;
-                let set = taken(made, rows::POLICY_SET_NAME_CONFLICT)?;
-                let detail = json!({"name": set.name});
-                let change =
-                    Change { action: "policy_set.create", entity: "policy_set", id: Some(id.to_string()), status: 201, detail };
-                door.admin(admin.record(change));
-                Ok(set)
+                note.made(id);
+                let fields = vec![("name", name.into()), ("description", description.into())];
+                taken(PolicySet::make(door, zone, id, fields, &by).await, rows::POLICY_SET_NAME_CONFLICT)
             })
         })
         .await?;
-    Ok((StatusCode::CREATED, Json(without_active(&set))))
-}
-
-pub(crate) async fn list(
-    State(api): State<Arc<Api>>,
-    _admin: Admin,
-    Path(zone): Path<String>,
-    OriginalUri(uri): OriginalUri,
-) -> Result<Json<Value>, Problem> {
-    let zone = api.zone(&zone).await?;
-    let asked = Query::of(&uri)?.page::<PolicySetId>(500, 500)?;
-    let found = api.store.read(move |tx| Box::pin(async move { PolicySet::list(tx, zone, asked).await })).await.map_err(store)?;
-    Ok(Json(page(found, asked, |s| (s.created_at, s.id))))
-}
-
-async fn set(api: &Api, zone: ZoneId, id: PolicySetId) -> Result<PolicySet, Problem> {
-    let found = api.store.read(move |tx| Box::pin(async move { PolicySet::get(tx, zone, id).await })).await.map_err(store)?;
-    found.ok_or_else(|| Problem::new(rows::POLICY_SET_NOT_FOUND))
-}
-
-pub(crate) async fn get(
-    State(api): State<Arc<Api>>,
-    _admin: Admin,
-    Path((zone, id)): Path<(String, String)>,
-) -> Result<Json<PolicySet>, Problem> {
-    let zone = api.zone(&zone).await?;
-    set(&api, zone, path_id(&id, rows::POLICY_SET_NOT_FOUND)?).await.map(Json)
+    let mut row = json_of(&set);
+    if let Some(members) = row.as_object_mut() {
+        members.remove("active_version_id");
+    }
+    call.answer(row)
 }
 
 /// The documents of a manifest in order, each validated; or why not.
@@ -132,223 +93,174 @@ fn contract(zone: ZoneId, wanted: &[PolicyVersionId], found: &[(ZoneId, PolicyVe
     Ok(documents)
 }
 
+/// What an author should know about documents that go together; or why they do not.
 async fn compiled(documents: Vec<(String, String)>) -> Result<Vec<Warning>, Problem> {
-    let outcome = tokio::task::spawn_blocking(move || Program::compile(&documents)).await;
-    match outcome.map_err(|e| Problem::new(rows::INTERNAL).cause(e))? {
-        Ok(program) => Ok(program.warnings().to_vec()),
-        Err(e) => {
-            let issue = json!({"policy_version_id": e.document, "line": e.line, "column": e.column, "message": e.message});
-            Err(Problem::because(rows::INVALID_POLICY_BUNDLE, e.message).member("details", json!({"issues": [issue]})))
-        }
-    }
+    let outcome = aside(move || Program::compile(&documents).map(|program| program.warnings().to_vec())).await?;
+    outcome.map_err(|e| {
+        let issue = json!({"policy_version_id": e.document, "line": e.line, "column": e.column, "message": e.message});
+        Problem::because(rows::INVALID_POLICY_BUNDLE, e.message).member("details", json!({"issues": [issue]}))
+    })
 }
 
-pub(crate) async fn add_version(
-    State(api): State<Arc<Api>>,
-    admin: Admin,
-    Path((zone, id)): Path<(String, String)>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<(StatusCode, Json<Value>), Problem> {
-    let zone = api.zone(&zone).await?;
-    let id: PolicySetId = path_id(&id, rows::POLICY_SET_NOT_FOUND)?;
-    let input: Manifest = api.body.json(&headers, body).await?;
-    set(&api, zone, id).await?;
-    let bad = |text: String| Problem::because(rows::INVALID_POLICY_CONTRACT, text);
-    if input.manifest.is_empty() {
-        return Err(bad("manifest must reference at least one policy version".to_owned()));
-    }
-    if input.manifest.len() > 256 {
-        return Err(bad("manifest exceeds maximum of 256 entries".to_owned()));
-    }
+pub(crate) async fn add_version(mut call: Call) -> Reply {
+    let zone = call.zone().await?;
+    let id: PolicySetId = call.id("id", rows::POLICY_SET_NOT_FOUND)?;
+    let input: Manifest = call.body(rows::INVALID_BODY).await?;
     let texts: Vec<&str> = input.manifest.iter().map(|e| e.policy_version_id.as_str()).collect();
+    set(&call, zone, id).await?;
+    if texts.is_empty() || texts.contains(&"") {
+        return Err(contract_broken("manifest must reference at least one policy version"));
+    }
+    if texts.len() > MANIFEST_MAX {
+        return Err(contract_broken("manifest exceeds maximum of 256 entries"));
+    }
     if texts.iter().enumerate().any(|(i, t)| texts[..i].contains(t)) {
-        return Err(bad("manifest contains duplicate policy_version_id entries".to_owned()));
+        return Err(contract_broken("manifest contains duplicate policy_version_id entries"));
     }
     let ids: Option<Vec<PolicyVersionId>> = texts.iter().map(|t| t.parse().ok()).collect();
-    let ids = ids.ok_or_else(|| bad("manifest references missing policy versions".to_owned()))?;
-    let wanted = ids.clone();
-    let found = api.store.read(move |tx| Box::pin(async move { PolicyVersion::by_ids(tx, &wanted).await })).await.map_err(store)?;
-    let documents = contract(zone, &ids, &found).map_err(bad)?;
-    let warnings = compiled(documents).await?;
-    let sha = manifest_sha256(texts);
-    let version = api
-        .change(Some(zone), move |door| {
+    let ids = ids.ok_or_else(|| contract_broken("manifest references missing policy versions"))?;
+    let (wanted, sha) = (ids.clone(), manifest_sha256(texts));
+    let found = call.api.read(move |tx| Box::pin(async move { PolicyVersion::by_ids(tx, &wanted).await })).await?;
+    let found = compiled(contract(zone, &ids, &found).map_err(contract_broken)?).await?;
+    let by = call.by();
+    let version = call
+        .change(Some(zone), move |door, note| {
             Box::pin(async move {
-                PolicySet::get(door.tx(), zone, id).await?.ok_or_else(|| No::of(rows::POLICY_SET_NOT_FOUND))?;
-                let version = PolicySetVersion::insert(door, zone, id, &ids, &sha, &admin.actor).await?;
-                let detail = json!({"version": version.version, "manifest_sha256": sha});
-                let change = Change {
-                    action: "policy_set.add_version",
-                    entity: "policy_set",
-                    id: Some(id.to_string()),
-                    status: 201,
-                    detail,
-                };
-                door.admin(admin.record(change));
+                PolicySet::get(door.tx(), zone, id).await?.ok_or_else(|| no(rows::POLICY_SET_NOT_FOUND))?;
+                let version = PolicySetVersion::insert(door, zone, id, &ids, &sha, &by).await?;
+                note.made(version.id);
                 Ok(version)
             })
         })
         .await?;
-    let mut row = serde_json::to_value(&version).unwrap_or_default();
+    let mut row = json_of(&version);
+    if let Some(members) = row.as_object_mut() {
+        members.remove("created_by");
+        members.remove("created_via_operator");
+    }
     row["version_id"] = json!(version.id);
-    row["warnings"] = json!(warnings);
-    Ok((StatusCode::CREATED, Json(row)))
+    row["warnings"] = json!(found);
+    call.answer(row)
 }
 
-pub(crate) async fn versions(
-    State(api): State<Arc<Api>>,
-    _admin: Admin,
-    Path((zone, id)): Path<(String, String)>,
-    OriginalUri(uri): OriginalUri,
-) -> Result<Json<Value>, Problem> {
-    let zone = api.zone(&zone).await?;
-    let id: PolicySetId = path_id(&id, rows::POLICY_SET_NOT_FOUND)?;
-    set(&api, zone, id).await?;
-    let asked = Query::of(&uri)?.page::<PolicySetVersionId>(500, 500)?;
-    let found = api
-        .store
-        .read(move |tx| Box::pin(async move { PolicySetVersion::list(tx, zone, id, asked).await }))
-        .await
-        .map_err(store)?;
-    Ok(Json(page(found, asked, |v| (v.created_at, v.id))))
+async fn set(call: &Call, zone: ZoneId, id: PolicySetId) -> Result<PolicySet, Problem> {
+    let found = call.api.read(move |tx| Box::pin(async move { PolicySet::get(tx, zone, id).await })).await?;
+    found.ok_or_else(|| Problem::new(rows::POLICY_SET_NOT_FOUND))
 }
 
-pub(crate) async fn version(
-    State(api): State<Arc<Api>>,
-    _admin: Admin,
-    Path((zone, id, version)): Path<(String, String, String)>,
-) -> Result<Json<Value>, Problem> {
-    let zone = api.zone(&zone).await?;
-    let id: PolicySetId = path_id(&id, rows::POLICY_SET_VERSION_NOT_FOUND)?;
-    let version: PolicySetVersionId = path_id(&version, rows::POLICY_SET_VERSION_NOT_FOUND)?;
-    let found = api
-        .store
-        .read(move |tx| Box::pin(async move { PolicySetVersion::get(tx, zone, id, version).await }))
-        .await
-        .map_err(store)?;
+pub(crate) async fn versions(call: Call) -> Reply {
+    let zone = call.zone().await?;
+    let id: PolicySetId = call.id("id", rows::POLICY_SET_NOT_FOUND)?;
+    set(&call, zone, id).await?;
+    let query = call.query(&[])?;
+    let asked = query.slice::<PolicySetVersionId>()?;
+    let found = call.api.read(move |tx| Box::pin(async move { PolicySetVersion::list(tx, zone, id, asked).await })).await?;
+    Ok(query.page(found, asked, |v| (v.created_at, v.id), json_of))
+}
+
+pub(crate) async fn version(call: Call) -> Reply {
+    let zone = call.zone().await?;
+    let id: PolicySetId = call.id("id", rows::POLICY_SET_VERSION_NOT_FOUND)?;
+    let version: PolicySetVersionId = call.id("version", rows::POLICY_SET_VERSION_NOT_FOUND)?;
+    let found = call.api.read(move |tx| Box::pin(async move { PolicySetVersion::get(tx, zone, id, version).await })).await?;
     let found = found.ok_or_else(|| Problem::new(rows::POLICY_SET_VERSION_NOT_FOUND))?;
-    let mut row = serde_json::to_value(&found).unwrap_or_default();
+    let mut row = json_of(&found);
     row["manifest_json"] = found.manifest.iter().map(|id| json!({"policy_version_id": id})).collect();
     row["policies"] = json!(found.manifest);
-    Ok(Json(row))
+    call.answer(row)
 }
 
-pub(crate) async fn activate(
-    State(api): State<Arc<Api>>,
-    admin: Admin,
-    Path((zone, id)): Path<(String, String)>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<(StatusCode, Json<Value>), Problem> {
-    let zone = api.zone(&zone).await?;
-    let id: PolicySetId = path_id(&id, rows::POLICY_SET_NOT_FOUND)?;
-    let input: Activate = api.body.json(&headers, body).await?;
+pub(crate) async fn activate(mut call: Call) -> Reply {
+    let zone = call.zone().await?;
+    let input: Activate = call.body(rows::INVALID_BODY).await?;
+    let id: PolicySetId = call.id("id", rows::VERSION_NOT_FOUND)?;
     let version: PolicySetVersionId = input.version_id.parse().map_err(|_| Problem::new(rows::VERSION_NOT_FOUND))?;
-    let read = api
-        .store
+    let read = call
+        .api
         .read(move |tx| {
             Box::pin(async move {
                 let Some(version) = PolicySetVersion::get(tx, zone, id, version).await? else { return Ok(None) };
                 let found = PolicyVersion::by_ids(tx, &version.manifest).await?;
-                Ok::<_, caracal_store::StoreError>(Some((version, found)))
+                Ok(Some((version, found)))
             })
         })
-        .await
-        .map_err(store)?;
+        .await?;
     let (found, texts) = read.ok_or_else(|| Problem::new(rows::VERSION_NOT_FOUND))?;
     // What becomes active has been parsed, folded and compiled before: checked again here, because the binary may be newer.
-    let documents =
-        contract(zone, &found.manifest, &texts).map_err(|text| Problem::because(rows::INVALID_POLICY_CONTRACT, text))?;
-    compiled(documents).await?;
-    api.change(Some(zone), move |door| {
-        Box::pin(async move {
-            PolicySet::get(door.tx(), zone, id).await?.ok_or_else(|| No::of(rows::POLICY_SET_NOT_FOUND))?;
-            PolicySet::activate(door, zone, &found, &admin.actor, &admin.request_id).await?;
-            let detail = json!({"policy_set_version_id": found.id, "manifest_sha256": found.manifest_sha256});
-            let change =
-                Change { action: "policy_set.activate", entity: "policy_set", id: Some(id.to_string()), status: 202, detail };
-            door.admin(admin.record(change));
-            Ok(())
-        })
-    })
-    .await?;
-    let told = api.store.read(move |tx| Box::pin(async move { announcement(tx, zone, id).await })).await.map_err(store)?;
-    let outbox = told.map(|(id, ..)| id.to_string()).unwrap_or_default();
-    let status_url = format!("/v1/zones/{zone}/policy-sets/{id}/activation-status?version_id={version}&outbox_id={outbox}");
-    let answer = json!({"activated": true, "version_id": version, "outbox_id": outbox, "status_url": status_url});
-    Ok((StatusCode::ACCEPTED, Json(answer)))
-}
-
-pub(crate) async fn activation_status(
-    State(api): State<Arc<Api>>,
-    _admin: Admin,
-    Path((zone, id)): Path<(String, String)>,
-    OriginalUri(uri): OriginalUri,
-) -> Result<Json<Value>, Problem> {
-    let zone = api.zone(&zone).await?;
-    let id: PolicySetId = path_id(&id, rows::POLICY_SET_NOT_FOUND)?;
-    let query = Query::of(&uri)?;
-    let found = set(&api, zone, id).await?;
-    let asked: Option<PolicySetVersionId> = match query.get("version_id") {
-        Some(text) => Some(text.parse().map_err(|_| Problem::new(rows::VERSION_NOT_FOUND))?),
-        None => found.active_version_id,
-    };
-    let version = asked.ok_or_else(|| Problem::new(rows::ACTIVE_VERSION_NOT_FOUND))?;
-    let active = found.active_version_id;
-    let (manifest, told) = api
-        .store
-        .read(move |tx| {
+    compiled(contract(zone, &found.manifest, &texts).map_err(contract_broken)?).await?;
+    let (by, request_id) = (call.by(), call.head.request_id.clone());
+    let outbox = call
+        .change(Some(zone), move |door, _note| {
             Box::pin(async move {
-                let manifest = match active {
-                    Some(active) => PolicySetVersion::get(tx, zone, id, active).await?.map(|v| v.manifest_sha256),
-                    None => None,
-                };
-                Ok::<_, caracal_store::StoreError>((manifest, announcement(tx, zone, id).await?))
+                PolicySet::get(door.tx(), zone, id).await?.ok_or_else(|| no(rows::POLICY_SET_BINDING_NOT_FOUND))?;
+                Ok(PolicySet::activate(door, zone, &found, &by, &request_id).await?)
             })
         })
-        .await
-        .map_err(store)?;
-    let (outbox_id, outbox, attempts) = told.map_or((None, "missing", 0), |(id, state, n)| (Some(id), state, n));
-    let is_active = active == Some(version);
+        .await?;
+    let status_url = format!("/v1/zones/{zone}/policy-sets/{id}/activation-status?version_id={version}&outbox_id={outbox}");
+    call.answer(json!({"activated": true, "version_id": version, "outbox_id": outbox, "status_url": status_url}))
+}
+
+pub(crate) async fn activation_status(call: Call) -> Reply {
+    let zone = call.zone().await?;
+    let id: PolicySetId = call.id("id", rows::POLICY_SET_BINDING_NOT_FOUND)?;
+    let query = call.query(&[])?;
+    let (asked, told) = (query.text("version_id", 128)?, query.text("outbox_id", 128)?);
+    let outbox: Option<OutboxId> = told.as_deref().and_then(|text| text.parse().ok());
+    let wanted = asked.clone();
+    let (set, governing, announcement) = call
+        .api
+        .read(move |tx| {
+            Box::pin(async move {
+                let Some(set) = PolicySet::get(tx, zone, id).await? else { return Ok((None, None, None)) };
+                let governing = Governing::of_zone(tx, zone).await?;
+                let version = wanted.or_else(|| set.active_version_id.map(|v| v.to_string())).unwrap_or_default();
+                // An id that is none of ours names no announcement.
+                let found = if told.is_some() && outbox.is_none() {
+                    None
+                } else {
+                    Announcement::find(tx, zone, id, &version, outbox).await?
+                };
+                Ok((Some(set), governing, found))
+            })
+        })
+        .await?;
+    let active = set.ok_or_else(|| Problem::new(rows::POLICY_SET_BINDING_NOT_FOUND))?.active_version_id;
+    let version = asked.or_else(|| active.map(|v| v.to_string())).ok_or_else(|| Problem::new(rows::ACTIVE_VERSION_NOT_FOUND))?;
+    let is_active = active.is_some_and(|active| active.to_string() == version);
+    let state = match &announcement {
+        None => "missing",
+        Some(found) if !found.fits => "mismatch",
+        Some(found) if found.published_at.is_some() => "dispatched",
+        Some(found) if found.dead => "dead",
+        Some(_) => "pending",
+    };
     // The next exchange decides by what is active, because it asks the fence; the message only makes others quicker.
-    let propagation = match (is_active, outbox) {
+    let propagation = match (is_active, state) {
         (false, _) => "waiting_for_activation",
-        (true, "dead") => "failed",
+        (true, "dead" | "mismatch") => "failed",
         (true, "dispatched") => "loaded",
         (true, _) => "waiting_for_outbox",
     };
-    Ok(Json(json!({
+    let now = call.api.world.now();
+    let sts = match &governing {
+        None => json!({"state": "not_loaded", "loaded": false, "zone_id": zone}),
+        Some(governing) => json!({
+            "state": if governing.version.to_string() == version { "loaded" } else { "not_loaded" },
+            "loaded": true, "zone_id": zone, "policy_set_version_id": governing.version, "manifest_sha256": governing.manifest_sha256,
+            "loaded_at": governing.since.rfc3339_secs(), "age_seconds": now.secs_since(governing.since).max(0),
+        }),
+    };
+    let governing = governing.filter(|governing| Some(governing.version) == active);
+    call.answer(json!({
         "zone_id": zone, "policy_set_id": id, "version_id": version, "active": is_active, "active_version_id": active,
-        "manifest_sha256": manifest, "propagation_status": propagation,
-        "outbox": {"id": outbox_id, "state": outbox, "attempts": attempts, "last_error": null, "dispatched_at": null},
-        "sts": {"state": if is_active { "loaded" } else { "not_loaded" }, "loaded": is_active, "zone_id": zone, "policy_set_version_id": active},
-    })))
-}
-
-pub(crate) async fn delete(
-    State(api): State<Arc<Api>>,
-    admin: Admin,
-    Path((zone, id)): Path<(String, String)>,
-) -> Result<StatusCode, Problem> {
-    let zone = api.zone(&zone).await?;
-    let id: PolicySetId = path_id(&id, rows::POLICY_SET_NOT_FOUND)?;
-    api.change(Some(zone), move |door| {
-        Box::pin(async move {
-            if !PolicySet::archive(door, zone, id, &admin.actor).await? {
-                return Err(No::of(rows::POLICY_SET_NOT_FOUND));
-            }
-            let change = Change {
-                action: "policy_set.archive",
-                entity: "policy_set",
-                id: Some(id.to_string()),
-                status: 204,
-                detail: json!({}),
-            };
-            door.admin(admin.record(change));
-            Ok(())
-        })
-    })
-    .await?;
-    Ok(StatusCode::NO_CONTENT)
+        "manifest_sha256": governing.map(|governing| governing.manifest_sha256), "propagation_status": propagation,
+        "outbox": {
+            "id": announcement.as_ref().map(|found| found.id), "state": state,
+            "attempts": announcement.as_ref().map_or(0, |found| found.attempts),
+            "last_error": announcement.as_ref().and_then(|found| found.last_error.clone()),
+            "dispatched_at": announcement.as_ref().and_then(|found| found.published_at).map(Time::rfc3339_millis),
+        },
+        "sts": sts,
+    }))
 }

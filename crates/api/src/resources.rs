@@ -1,300 +1,256 @@
 //! Resources (`api.md` 13).
 #![allow(clippy::option_option, reason = "absent, null and a value are three things in a PATCH")]
 
-use std::sync::Arc;
-
-use axum::Json;
-use axum::body::Body;
-use axum::extract::{OriginalUri, Path, State};
-use axum::http::{HeaderMap, StatusCode};
 use caracal_core::error::api as rows;
-use caracal_core::id::{ProviderId, ResourceId};
+use caracal_core::id::{ProviderId, ResourceId, ZoneId};
 use caracal_core::request::Operation;
-use caracal_store::DoorError;
-use caracal_store::management::{NewResource, Provider, Resource};
+use caracal_store::Door;
+use caracal_store::management::{Object as _, Provider, Resource, ResourceSpec};
 use caracal_web::Problem;
-use serde::{Deserialize, Deserializer};
-use serde_json::{Value, json};
+use serde::Deserialize;
 use url::Url;
 
-use crate::admin::{Admin, Change, No, path_id, store, taken};
-use crate::lists::{Query, page};
-use crate::service::Api;
-use crate::zones::{free, slug};
-
-/// A member that may be absent, null, or there.
-fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(d: D) -> Result<Option<Option<T>>, D::Error> {
-    Option::deserialize(d).map(Some)
-}
+use crate::call::{Call, No, Reply, no, taken, wrong};
+use crate::document::{given, nullable};
+use crate::names::{allowed, free, slug};
 
 #[derive(Deserialize)]
 struct Input {
+    #[serde(default, deserialize_with = "given")]
     name: Option<String>,
+    #[serde(default, deserialize_with = "given")]
     identifier: Option<String>,
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "nullable")]
     upstream_url: Option<Option<String>>,
+    #[serde(default, deserialize_with = "given")]
     scopes: Option<Vec<String>>,
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "nullable")]
     credential_provider_id: Option<Option<String>>,
+    #[serde(default, deserialize_with = "given")]
     operations: Option<Vec<Operation>>,
-    operation_enforcement: Option<String>,
+    #[serde(default, deserialize_with = "given")]
+    operation_enforcement: Option<Enforcement>,
+    /// Asks for a look at the upstream, which is skipped where no probe can be signed.
+    #[serde(default, rename = "check", deserialize_with = "given")]
+    _check: Option<bool>,
 }
 
-type Fault = (&'static caracal_core::error::Situation, String);
-
-fn bad(text: impl Into<String>) -> Fault {
-    (rows::INVALID_RESOURCE, text.into())
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Enforcement {
+    Enforced,
+    TransportUniform,
 }
 
-fn problem((row, text): Fault) -> Problem {
-    Problem::because(row, text)
-}
-
-fn scopes(scopes: Vec<String>) -> Result<Vec<String>, Fault> {
-    if !(1..=64).contains(&scopes.len()) {
-        return Err(bad("scopes must have 1 to 64 members"));
-    }
-    for (i, scope) in scopes.iter().enumerate() {
-        let plain = scope.chars().all(|c| !c.is_whitespace() && !c.is_control() && c != '"' && c != '\\');
-        if !(1..=200).contains(&scope.chars().count()) || !plain {
-            return Err(bad("a scope must have 1 to 200 characters without white space, quotes and backslashes"));
-        }
-        if scopes[..i].contains(scope) {
-            return Err(bad("a scope occurs twice"));
+impl Enforcement {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Enforced => "enforced",
+            Self::TransportUniform => "transport_uniform",
         }
     }
-    Ok(scopes)
 }
 
-fn upstream(text: Option<String>) -> Result<Option<String>, Fault> {
-    let Some(text) = text.map(|t| t.trim().to_owned()) else { return Ok(None) };
-    let good = Url::parse(&text).is_ok_and(|url| {
+impl Input {
+    /// The rules of each field by itself.
+    fn judged(mut self) -> Result<Self, Problem> {
+        let bad = |field, message: &str| Err(wrong(rows::INVALID_RESOURCE, field, message));
+        if self.name.as_ref().is_some_and(|name| !(1..=200).contains(&name.chars().count())) {
+            return bad("name", "must have 1 to 200 characters");
+        }
+        if self.identifier.as_ref().is_some_and(|text| !(1..=512).contains(&text.chars().count())) {
+            return bad("identifier", "must have 1 to 512 characters");
+        }
+        if let Some(scopes) = &self.scopes {
+            if !(1..=64).contains(&scopes.len()) {
+                return bad("scopes", "must have 1 to 64 members");
+            }
+            let plain = |c: char| !c.is_whitespace() && !c.is_control() && c != '"' && c != '\\';
+            if !scopes.iter().all(|scope| (1..=200).contains(&scope.chars().count()) && scope.chars().all(plain)) {
+                return bad("scopes", "must have 1 to 200 characters each, without white space, quotes and backslashes");
+            }
+            if scopes.iter().enumerate().any(|(i, scope)| scopes[..i].contains(scope)) {
+                return bad("scopes", "must not repeat one another");
+            }
+        }
+        if let Some(Some(url)) = &mut self.upstream_url {
+            url.trim().to_owned().clone_into(url);
+            if !is_upstream(url) {
+                return bad("upstream_url", "must be an http(s) URL without credentials and fragment");
+            }
+        }
+        let sized = |op: &Operation| {
+            let within = |text: &str, most| (1..=most).contains(&text.chars().count());
+            within(&op.method, 16) && within(&op.path, 512) && within(&op.scope, 200)
+        };
+        if self.operations.as_ref().is_some_and(|all| all.len() > 256 || !all.iter().all(sized)) {
+            return bad("operations", "must be at most 256, with method 1 to 16, path 1 to 512 and scope 1 to 200 characters");
+        }
+        if let Some(text) = self.identifier.as_deref().filter(|text| !is_identifier(text)) {
+            return Err(wrong(rows::INVALID_RESOURCE_IDENTIFIER, "identifier", format!("{text} is no absolute URI of a resource")));
+        }
+        Ok(self)
+    }
+
+    /// The provider that is named, if it is one.
+    fn provider(&self) -> Result<Option<Option<ProviderId>>, Problem> {
+        let parse = |text: &String| text.parse().map_err(|_| Problem::new(rows::PROVIDER_NOT_FOUND));
+        self.credential_provider_id.as_ref().map(|given| given.as_ref().map(parse).transpose()).transpose()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.name.is_none()
+            && self.identifier.is_none()
+            && self.upstream_url.is_none()
+            && self.scopes.is_none()
+            && self.credential_provider_id.is_none()
+            && self.operations.is_none()
+            && self.operation_enforcement.is_none()
+    }
+
+    /// The resource with what was sent in place of what it had.
+    fn over(self, spec: ResourceSpec, provider: Option<Option<ProviderId>>) -> ResourceSpec {
+        ResourceSpec {
+            name: self.name.unwrap_or(spec.name),
+            identifier: self.identifier.unwrap_or(spec.identifier),
+            upstream_url: self.upstream_url.unwrap_or(spec.upstream_url),
+            scopes: self.scopes.unwrap_or(spec.scopes),
+            credential_provider_id: provider.unwrap_or(spec.credential_provider_id),
+            operations: self.operations.unwrap_or(spec.operations),
+            operation_enforcement: self.operation_enforcement.map_or(spec.operation_enforcement, |e| e.as_str().to_owned()),
+        }
+    }
+}
+
+fn is_upstream(text: &str) -> bool {
+    Url::parse(text).is_ok_and(|url| {
         matches!(url.scheme(), "http" | "https")
             && url.host().is_some()
             && url.username().is_empty()
             && url.password().is_none()
             && url.fragment().is_none()
-    });
-    if good { Ok(Some(text)) } else { Err(bad("upstream_url must be an http(s) URL without credentials and fragment")) }
+    })
 }
 
-fn identifier(text: String) -> Result<String, Fault> {
-    let good = (1..=512).contains(&text.len())
-        && !text.chars().any(char::is_whitespace)
-        && Url::parse(&text).is_ok_and(|url| url.scheme() != "provider" && url.username().is_empty() && url.password().is_none());
-    if good { Ok(text) } else { Err((rows::INVALID_RESOURCE_IDENTIFIER, "identifier must be an absolute URI".to_owned())) }
+fn is_identifier(text: &str) -> bool {
+    !text.chars().any(char::is_whitespace)
+        && Url::parse(text).is_ok_and(|url| url.scheme() != "provider" && url.username().is_empty() && url.password().is_none())
 }
 
-fn operations(given: Vec<Operation>, declared: &[String]) -> Result<Vec<Operation>, Fault> {
-    if given.len() > 256 {
-        return Err(bad("at most 256 operations"));
-    }
+/// Operations as they are kept: method upper case, no white space around, each once, each of a declared scope.
+fn operations(given: Vec<Operation>, declared: &[String]) -> Result<Vec<Operation>, Problem> {
     let mut kept: Vec<Operation> = Vec::with_capacity(given.len());
     for op in given {
-        let op = Operation { method: op.method.trim().to_ascii_uppercase(), path: op.path.trim().to_owned(), scope: op.scope };
-        let named = |row| (row, format!("operation {} {}", op.method, op.path));
+        let op = Operation { method: op.method.trim().to_uppercase(), path: op.path.trim().to_owned(), scope: op.scope };
+        let named = |row| Err(Problem::because(row, format!("operation {} {}", op.method, op.path)));
         if op.method.is_empty() || op.path.is_empty() {
-            return Err(named(rows::OPERATION_INCOMPLETE));
-        }
-        if op.method.len() > 16 || op.path.len() > 512 {
-            return Err(bad("an operation's method has at most 16, its path at most 512 characters"));
+            return named(rows::OPERATION_INCOMPLETE);
         }
         if !op.path.starts_with('/') {
-            return Err(named(rows::OPERATION_PATH));
+            return named(rows::OPERATION_PATH);
         }
         if !declared.contains(&op.scope) {
-            return Err(named(rows::OPERATION_SCOPE));
+            return named(rows::OPERATION_SCOPE);
         }
         if kept.iter().any(|k| k.method == op.method && k.path == op.path) {
-            return Err(named(rows::OPERATION_DUPLICATE));
+            return named(rows::OPERATION_DUPLICATE);
         }
         kept.push(op);
     }
     Ok(kept)
 }
 
-fn enforcement(text: Option<&str>) -> Result<&'static str, Fault> {
-    match text {
-        None | Some("enforced") => Ok("enforced"),
-        Some("transport_uniform") => Ok("transport_uniform"),
-        Some(_) => Err(bad("operation_enforcement must be enforced or transport_uniform")),
+/// What must hold of the whole.
+fn whole(mut spec: ResourceSpec) -> Result<ResourceSpec, Problem> {
+    if spec.credential_provider_id.is_none() {
+        return Err(Problem::new(rows::CREDENTIAL_PROVIDER_REQUIRED));
     }
+    if spec.upstream_url.is_none() {
+        return Err(Problem::new(rows::UPSTREAM_URL_REQUIRED));
+    }
+    spec.operations = operations(spec.operations, &spec.scopes)?;
+    Ok(spec)
 }
 
-fn refused(fault: Fault) -> DoorError<No> {
-    No::because(fault.0, fault.1)
+/// A provider that is named is a live one of the zone.
+async fn known(door: &mut Door<'_>, zone: ZoneId, provider: Option<ProviderId>) -> Result<(), No> {
+    if let Some(provider) = provider {
+        Provider::get(door.tx(), zone, provider).await?.ok_or_else(|| no(rows::PROVIDER_NOT_FOUND))?;
+    }
+    Ok(())
 }
 
-fn provider_id(text: Option<String>) -> Result<Option<ProviderId>, Fault> {
-    text.map(|t| t.parse().map_err(|_| (rows::PROVIDER_NOT_FOUND, "unknown provider".to_owned()))).transpose()
-}
-
-pub(crate) async fn create(
-    State(api): State<Arc<Api>>,
-    admin: Admin,
-    Path(zone): Path<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<(StatusCode, Json<Resource>), Problem> {
-    let zone = api.zone(&zone).await?;
-    let input: Input = api.body.invalid(rows::INVALID_RESOURCE).json(&headers, body).await?;
-    let name = input.name.map(|n| n.trim().to_owned()).filter(|n| !n.is_empty());
-    if name.as_ref().is_some_and(|n| n.chars().count() > 200) {
-        return Err(problem(bad("name must have 1 to 200 characters")));
+pub(crate) async fn create(mut call: Call) -> Reply {
+    let zone = call.zone().await?;
+    let input: Input = call.body(rows::INVALID_RESOURCE).await?;
+    if input.scopes.is_none() {
+        return Err(wrong(rows::INVALID_RESOURCE, "scopes", "is required"));
     }
-    let scopes = scopes(input.scopes.unwrap_or_default()).map_err(problem)?;
-    let upstream_url = upstream(input.upstream_url.flatten()).map_err(problem)?;
-    let given = input.identifier.filter(|i| !i.is_empty()).map(identifier).transpose().map_err(problem)?;
-    if name.is_none() && given.is_none() {
-        return Err(problem(bad("name or identifier is required")));
+    if input.name.is_none() && input.identifier.is_none() {
+        return Err(wrong(rows::INVALID_RESOURCE, "name", "or identifier is required"));
     }
-    let provider = provider_id(input.credential_provider_id.flatten()).map_err(problem)?;
-    let enforcement = enforcement(input.operation_enforcement.as_deref()).map_err(problem)?;
-    let operations = operations(input.operations.unwrap_or_default(), &scopes);
-    let id: ResourceId = api.world.mint();
-    let row = api
-        .change(Some(zone), move |door| {
+    let input = input.judged()?;
+    if let Some(identifier) = &input.identifier {
+        allowed(&call.head.actor, identifier)?;
+    }
+    let provider = input.provider()?;
+    let id: ResourceId = call.api.world.mint();
+    let (by, most) = (call.by(), call.api.config.resources_max);
+    let row = call
+        .change(Some(zone), move |door, note| {
             Box::pin(async move {
-                let Some(provider) = provider else { return Err(No::of(rows::CREDENTIAL_PROVIDER_REQUIRED)) };
-                Provider::get(door.tx(), zone, provider).await?.ok_or_else(|| No::of(rows::PROVIDER_NOT_FOUND))?;
-                if upstream_url.is_none() {
-                    return Err(No::of(rows::UPSTREAM_URL_REQUIRED));
-                }
-                let operations = operations.map_err(refused)?;
-                let identifier = if let Some(given) = given {
-                    given
+                known(door, zone, provider.flatten()).await?;
+                let identifier = if let Some(given) = &input.identifier {
+                    given.clone()
                 } else {
-                    let base = format!("resource://{}", slug(name.as_deref().unwrap_or_default(), "resource"));
-                    free(&base, &Resource::identifiers_like(door.tx(), zone, &base).await?)
+                    let base = format!("resource://{}", slug(input.name.as_deref().unwrap_or_default(), "resource"));
+                    let used = Resource::identifiers_like(door.tx(), zone, &base).await?;
+                    free(&base, &used, door.world())
                 };
-                let new = NewResource {
-                    id,
-                    zone,
-                    name: name.unwrap_or_else(|| identifier.clone()),
+                let empty = ResourceSpec {
+                    name: identifier.clone(),
                     identifier,
-                    upstream_url,
-                    scopes,
-                    provider: Some(provider),
-                    operations,
-                    enforcement,
-                    by: admin.actor.clone(),
+                    upstream_url: None,
+                    scopes: Vec::new(),
+                    credential_provider_id: None,
+                    operations: Vec::new(),
+                    operation_enforcement: Enforcement::Enforced.as_str().to_owned(),
                 };
-                let row = taken(Resource::insert(door, new).await, rows::RESOURCE_IDENTIFIER_CONFLICT)?;
-                let detail = json!({"identifier": row.identifier, "scopes": row.scopes});
-                let change =
-                    Change { action: "resource.create", entity: "resource", id: Some(id.to_string()), status: 201, detail };
-                door.admin(admin.record(change));
-                Ok(row)
+                let spec = whole(input.over(empty, provider)).map_err(No::Refused)?;
+                if most > 0 && Resource::count(door.tx(), zone).await? >= most {
+                    return Err(no(rows::RESOURCE_QUOTA));
+                }
+                note.made(id);
+                taken(Resource::insert(door, zone, id, spec, &by).await, rows::RESOURCE_IDENTIFIER_CONFLICT)
             })
         })
         .await?;
-    Ok((StatusCode::CREATED, Json(row)))
+    call.answer(row)
 }
 
-pub(crate) async fn list(
-    State(api): State<Arc<Api>>,
-    _admin: Admin,
-    Path(zone): Path<String>,
-    OriginalUri(uri): OriginalUri,
-) -> Result<Json<Value>, Problem> {
-    let zone = api.zone(&zone).await?;
-    let query = Query::of(&uri)?;
-    let (asked, archived) = (query.page::<ResourceId>(500, 500)?, query.archived()?);
-    let found =
-        api.store.read(move |tx| Box::pin(async move { Resource::list(tx, zone, archived, asked).await })).await.map_err(store)?;
-    Ok(Json(page(found, asked, |r| (r.created_at, r.id))))
-}
-
-pub(crate) async fn get(
-    State(api): State<Arc<Api>>,
-    _admin: Admin,
-    Path((zone, id)): Path<(String, String)>,
-) -> Result<Json<Resource>, Problem> {
-    let (zone, id) = (api.zone(&zone).await?, path_id(&id, rows::RESOURCE_NOT_FOUND)?);
-    let found = api.store.read(move |tx| Box::pin(async move { Resource::get(tx, zone, id).await })).await.map_err(store)?;
-    found.map(Json).ok_or_else(|| Problem::new(rows::RESOURCE_NOT_FOUND))
-}
-
-pub(crate) async fn patch(
-    State(api): State<Arc<Api>>,
-    admin: Admin,
-    Path((zone, id)): Path<(String, String)>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Json<Resource>, Problem> {
-    let zone = api.zone(&zone).await?;
-    let id: ResourceId = path_id(&id, rows::RESOURCE_NOT_FOUND)?;
-    let input: Input = api.body.invalid(rows::INVALID_RESOURCE).json(&headers, body).await?;
-    let nothing = input.name.is_none()
-        && input.identifier.is_none()
-        && input.upstream_url.is_none()
-        && input.scopes.is_none()
-        && input.credential_provider_id.is_none()
-        && input.operations.is_none()
-        && input.operation_enforcement.is_none();
-    api.change(Some(zone), move |door| {
-        Box::pin(async move {
-            let mut row = Resource::get(door.tx(), zone, id).await?.ok_or_else(|| No::of(rows::RESOURCE_NOT_FOUND))?;
-            if nothing {
-                return Err(No::of(rows::NO_FIELDS));
-            }
-            if let Some(name) = input.name {
-                name.trim().clone_into(&mut row.name);
-                if !(1..=200).contains(&row.name.chars().count()) {
-                    return Err(refused(bad("name must have 1 to 200 characters")));
+pub(crate) async fn patch(mut call: Call) -> Reply {
+    let zone = call.zone().await?;
+    let id: ResourceId = call.id("id", rows::RESOURCE_NOT_FOUND)?;
+    let input: Input = call.body(rows::INVALID_RESOURCE).await?;
+    let input = input.judged()?;
+    let provider = input.provider()?;
+    let (actor, by) = (call.head.actor.clone(), call.by());
+    let row = call
+        .change(Some(zone), move |door, _note| {
+            Box::pin(async move {
+                known(door, zone, provider.flatten()).await?;
+                let row = Resource::get(door.tx(), zone, id).await?.ok_or_else(|| no(rows::RESOURCE_NOT_FOUND))?;
+                let nothing = input.is_empty();
+                let spec = input.over(row.spec, provider);
+                allowed(&actor, &spec.identifier).map_err(No::Refused)?;
+                let spec = whole(spec).map_err(No::Refused)?;
+                if nothing {
+                    return Err(no(rows::NO_FIELDS));
                 }
-            }
-            if let Some(text) = input.identifier {
-                row.identifier = identifier(text).map_err(refused)?;
-            }
-            if let Some(url) = input.upstream_url {
-                row.upstream_url = upstream(url).map_err(refused)?;
-            }
-            if let Some(given) = input.scopes {
-                row.scopes = scopes(given).map_err(refused)?;
-            }
-            if let Some(given) = input.credential_provider_id {
-                row.credential_provider_id = provider_id(given).map_err(refused)?;
-            }
-            let Some(provider) = row.credential_provider_id else { return Err(No::of(rows::CREDENTIAL_PROVIDER_REQUIRED)) };
-            Provider::get(door.tx(), zone, provider).await?.ok_or_else(|| No::of(rows::PROVIDER_NOT_FOUND))?;
-            if row.upstream_url.is_none() {
-                return Err(No::of(rows::UPSTREAM_URL_REQUIRED));
-            }
-            row.operations = operations(input.operations.unwrap_or(row.operations), &row.scopes).map_err(refused)?;
-            if input.operation_enforcement.is_some() {
-                enforcement(input.operation_enforcement.as_deref()).map_err(refused)?.clone_into(&mut row.operation_enforcement);
-            }
-            let updated = taken(Resource::update(door, &row, &admin.actor).await, rows::RESOURCE_IDENTIFIER_CONFLICT)?;
-            let row = updated.ok_or_else(|| No::of(rows::RESOURCE_NOT_FOUND))?;
-            let detail = json!({"identifier": row.identifier, "scopes": row.scopes});
-            let change = Change { action: "resource.update", entity: "resource", id: Some(id.to_string()), status: 200, detail };
-            door.admin(admin.record(change));
-            Ok(row)
+                let updated = taken(Resource::update(door, zone, id, spec, &by).await, rows::RESOURCE_IDENTIFIER_CONFLICT)?;
+                updated.ok_or_else(|| no(rows::RESOURCE_NOT_FOUND))
+            })
         })
-    })
-    .await
-    .map(Json)
-}
-
-pub(crate) async fn delete(
-    State(api): State<Arc<Api>>,
-    admin: Admin,
-    Path((zone, id)): Path<(String, String)>,
-) -> Result<StatusCode, Problem> {
-    let zone = api.zone(&zone).await?;
-    let id: ResourceId = path_id(&id, rows::RESOURCE_NOT_FOUND)?;
-    api.change(Some(zone), move |door| {
-        Box::pin(async move {
-            if !Resource::archive(door, zone, id, &admin.actor).await? {
-                return Err(No::of(rows::RESOURCE_NOT_FOUND));
-            }
-            let change =
-                Change { action: "resource.archive", entity: "resource", id: Some(id.to_string()), status: 204, detail: json!({}) };
-            door.admin(admin.record(change));
-            Ok(())
-        })
-    })
-    .await?;
-    Ok(StatusCode::NO_CONTENT)
+        .await?;
+    call.answer(row)
 }

@@ -1,78 +1,76 @@
 //! Zones (`api.md` 8).
 
-use std::sync::Arc;
-
-use axum::Json;
-use axum::body::Body;
-use axum::extract::{OriginalUri, Path, State};
-use axum::http::{HeaderMap, StatusCode};
 use caracal_core::error::api as rows;
 use caracal_core::id::ZoneId;
 use caracal_store::coordination::cascade;
-use caracal_store::management::{NewZone, SigningKeyRow, Zone};
+use caracal_store::management::{Application, NewZone, SigningKeyRow, Zone, ZonePatch};
 use caracal_web::Problem;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::admin::{Admin, Change, No, path_id, sealing, store, taken};
-use crate::lists::{Query, page};
-use crate::service::Api;
+use crate::call::{Call, No, Reply, json_of, no, sealing, taken, wrong};
+use crate::document::given;
+use crate::names::{allowed, free, slug};
+use crate::objects::tell_ended;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Create {
     name: String,
+    #[serde(default, deserialize_with = "given")]
     slug: Option<String>,
     #[serde(default)]
     dcr_enabled: bool,
 }
 
-/// Lower-cased, runs of anything else become `-`; empty becomes `fallback`.
-pub(crate) fn slug(text: &str, fallback: &str) -> String {
-    let mut out = String::new();
-    for c in text.to_lowercase().chars() {
-        if c.is_ascii_lowercase() || c.is_ascii_digit() {
-            out.push(c);
-        } else if !out.ends_with('-') {
-            out.push('-');
-        }
-    }
-    let out = out.trim_matches('-');
-    if out.is_empty() { fallback.to_owned() } else { out.chars().take(56).collect() }
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Patch {
+    #[serde(default, deserialize_with = "given")]
+    name: Option<String>,
+    #[serde(default, deserialize_with = "given")]
+    slug: Option<String>,
+    #[serde(default, deserialize_with = "given")]
+    dcr_enabled: Option<bool>,
+    #[serde(default, deserialize_with = "given")]
+    dcr_shutdown: Option<Shutdown>,
 }
 
-/// The first of `base`, `base-2`, … that is free.
-pub(crate) fn free(base: &str, used: &[String]) -> String {
-    if !used.iter().any(|u| u == base) {
-        return base.to_owned();
-    }
-    // One more number than names in use: one of them is free.
-    let numbers = 2..=used.len() + 2;
-    numbers.map(|n| format!("{base}-{n}")).find(|candidate| !used.contains(candidate)).unwrap_or_else(|| base.to_owned())
+/// What happens to applications that registered themselves, when registration ends.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Shutdown {
+    KeepLive,
+    RevokeLive,
 }
 
-pub(crate) async fn create(
-    State(api): State<Arc<Api>>,
-    admin: Admin,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<(StatusCode, Json<Zone>), Problem> {
-    let input: Create = api.body.invalid(rows::INVALID_ZONE).json(&headers, body).await?;
-    let name = input.name.trim().to_owned();
-    let bad = |text: &'static str| Problem::because(rows::INVALID_ZONE, text);
-    if !(1..=120).contains(&name.chars().count()) {
-        return Err(bad("name must have 1 to 120 characters"));
+fn name_of(text: &str) -> Result<String, Problem> {
+    let name = text.trim();
+    if (1..=120).contains(&name.chars().count()) {
+        Ok(name.to_owned())
+    } else {
+        Err(wrong(rows::INVALID_ZONE, "name", "must have 1 to 120 characters"))
     }
-    let given = input.slug;
-    if given.as_ref().is_some_and(|s| {
-        !(1..=63).contains(&s.len()) || !s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-    }) {
-        return Err(bad("slug may hold a-z, 0-9 and -, at most 63"));
+}
+
+fn slug_of(text: String) -> Result<String, Problem> {
+    let plain = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    if (1..=63).contains(&text.len()) && plain {
+        Ok(text)
+    } else {
+        Err(wrong(rows::INVALID_ZONE, "slug", "must have 1 to 63 of a-z, 0-9 and -"))
     }
-    let id: ZoneId = api.world.mint();
-    let custody = api.custody.clone();
-    let zone = api
-        .change(None, move |door| {
+}
+
+pub(crate) async fn create(mut call: Call) -> Reply {
+    let input: Create = call.body(rows::INVALID_ZONE).await?;
+    let name = name_of(&input.name)?;
+    let given = input.slug.map(slug_of).transpose()?;
+    allowed(&call.head.actor, &name)?;
+    let id: ZoneId = call.api.world.mint();
+    let (custody, actor) = (call.api.custody.clone(), call.head.actor.clone());
+    let zone = call
+        .change(None, move |door, note| {
             Box::pin(async move {
                 // Two zones of one name get two slugs, whoever comes first.
                 door.alone().await?;
@@ -80,64 +78,93 @@ pub(crate) async fn create(
                     slug
                 } else {
                     let base = slug(&name, "zone");
-                    free(&base, &Zone::slugs_like(door.tx(), &base).await?)
+                    let used = Zone::slugs_like(door.tx(), &base).await?;
+                    free(&base, &used, door.world())
                 };
-                let new = NewZone { id, name, slug, dcr_enabled: input.dcr_enabled, by: admin.actor.clone() };
+                allowed(&actor, &slug).map_err(No::Refused)?;
+                let new = NewZone { id, name, slug, dcr_enabled: input.dcr_enabled, by: actor.stamp() };
                 let zone = taken(Zone::insert(door, new).await, rows::ZONE_SLUG_CONFLICT)?;
                 // The key comes with the zone, so that its JWKS is never missing.
                 let (kid, sealed) = custody.new_signing_key().map_err(sealing)?;
                 SigningKeyRow::insert(door, id, kid, sealed).await?;
-                let detail = json!({"name": zone.name, "slug": zone.slug, "kid": kid});
-                door.admin(admin.record(Change {
-                    action: "zone.create",
-                    entity: "zone",
-                    id: Some(id.to_string()),
-                    status: 201,
-                    detail,
-                }));
+                note.made(id);
                 Ok(zone)
             })
         })
         .await?;
-    Ok((StatusCode::CREATED, Json(zone)))
+    call.answer(zone)
 }
 
-pub(crate) async fn list(
-    State(api): State<Arc<Api>>,
-    _admin: Admin,
-    OriginalUri(uri): OriginalUri,
-) -> Result<Json<Value>, Problem> {
-    let asked = Query::of(&uri)?.page::<ZoneId>(500, 500)?;
-    let found = api.store.read(move |tx| Box::pin(async move { Zone::list(tx, asked).await })).await.map_err(store)?;
-    Ok(Json(page(found, asked, |z| (z.created_at, z.id))))
+pub(crate) async fn list(call: Call) -> Reply {
+    let query = call.query(&[])?;
+    let asked = query.slice::<ZoneId>()?;
+    let found = call.api.read(move |tx| Box::pin(async move { Zone::list(tx, asked).await })).await?;
+    Ok(query.page(found, asked, |zone| (zone.stamps.created_at, zone.id), json_of))
 }
 
-pub(crate) async fn get(State(api): State<Arc<Api>>, _admin: Admin, Path(zone): Path<String>) -> Result<Json<Zone>, Problem> {
-    let id: ZoneId = path_id(&zone, rows::ZONE_NOT_FOUND)?;
-    let found = api.store.read(move |tx| Box::pin(async move { Zone::get(tx, id).await })).await.map_err(store)?;
-    found.map(Json).ok_or_else(|| Problem::new(rows::ZONE_NOT_FOUND))
+pub(crate) async fn get(call: Call) -> Reply {
+    let id: ZoneId = call.id("zone", rows::ZONE_NOT_FOUND)?;
+    let found = call.api.read(move |tx| Box::pin(async move { Zone::get(tx, id).await })).await?;
+    call.answer(found.ok_or_else(|| Problem::new(rows::ZONE_NOT_FOUND))?)
 }
 
-pub(crate) async fn delete(State(api): State<Arc<Api>>, admin: Admin, Path(zone): Path<String>) -> Result<StatusCode, Problem> {
-    let id: ZoneId = path_id(&zone, rows::ZONE_NOT_FOUND)?;
-    api.change(Some(id), move |door| {
+pub(crate) async fn dcr_status(call: Call) -> Reply {
+    let id: ZoneId = call.id("zone", rows::ZONE_NOT_FOUND)?;
+    let now = call.api.world.now();
+    let found = call
+        .api
+        .read(move |tx| {
+            Box::pin(async move {
+                let Some(zone) = Zone::get(tx, id).await? else { return Ok(None) };
+                Ok(Some((zone, Application::live_registered(tx, id, now).await?)))
+            })
+        })
+        .await?;
+    let (zone, live) = found.ok_or_else(|| Problem::new(rows::ZONE_NOT_FOUND))?;
+    call.answer(json!({"id": zone.id, "dcr_enabled": zone.dcr_enabled, "live_dcr_applications": live}))
+}
+
+pub(crate) async fn patch(mut call: Call) -> Reply {
+    let input: Patch = call.body(rows::INVALID_ZONE).await?;
+    let patch = ZonePatch {
+        name: input.name.as_deref().map(name_of).transpose()?,
+        slug: input.slug.map(slug_of).transpose()?,
+        dcr_enabled: input.dcr_enabled,
+    };
+    for name in patch.name.iter().chain(&patch.slug) {
+        allowed(&call.head.actor, name)?;
+    }
+    if input.dcr_shutdown.is_some() && patch.dcr_enabled != Some(false) {
+        return Err(Problem::new(rows::DCR_SHUTDOWN_NOT_APPLICABLE));
+    }
+    if patch == ZonePatch::default() {
+        return Err(Problem::new(rows::NO_FIELDS));
+    }
+    let (id, by): (ZoneId, _) = (call.id("zone", rows::ZONE_NOT_FOUND)?, call.by());
+    let zone = call
+        .change(Some(id), move |door, _note| {
+            Box::pin(async move {
+                // Slugs are one at a time among all zones; elsewhere each zone has only its own lock.
+                door.alone().await?;
+                let updated = taken(Zone::update(door, id, patch, &by).await, rows::ZONE_SLUG_CONFLICT)?;
+                updated.ok_or_else(|| no(rows::ZONE_NOT_FOUND))
+            })
+        })
+        .await?;
+    call.answer(zone)
+}
+
+pub(crate) async fn delete(call: Call) -> Reply {
+    let id: ZoneId = call.id("zone", rows::ZONE_NOT_FOUND)?;
+    let (by, request_id) = (call.by(), call.head.request_id.clone());
+    call.change(Some(id), move |door, note| {
         Box::pin(async move {
-            if !Zone::archive(door, id, &admin.actor).await? {
-                return Err(No::of(rows::ZONE_NOT_FOUND));
-            }
-            let ended = cascade::end_zone(door, id, "zone_archived", &admin.request_id).await?;
-            let detail =
-                json!({"sessions": ended.sessions.len(), "delegations": ended.edges.len(), "records": ended.records.len()});
-            door.admin(admin.record(Change {
-                action: "zone.archive",
-                entity: "zone",
-                id: Some(id.to_string()),
-                status: 204,
-                detail,
-            }));
+            Zone::archive(door, id, &by).await?;
+            let ended = cascade::end_zone(door, id, "zone_archived", &request_id).await?;
+            tell_ended(note, &ended);
             Ok(())
         })
     })
     .await?;
-    Ok(StatusCode::NO_CONTENT)
+    call.done()
 }

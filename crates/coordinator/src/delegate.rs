@@ -14,7 +14,7 @@ use caracal_core::id::{ApplicationId, DelegationId, ResourceId, SessionId};
 use caracal_core::scope::Scopes;
 use caracal_core::time::Time;
 use caracal_store::coordination::{delegations, receipts, sessions};
-use caracal_store::management::Resource;
+use caracal_store::management::{Object as _, Resource};
 use caracal_store::{Door, DoorError};
 use caracal_web::{Issue, Problem, RequestId};
 use serde::{Deserialize, Deserializer};
@@ -214,10 +214,10 @@ impl Coordinator {
             return Err(no(rows::OFFER_LIMIT));
         }
         let (resource_id, reachable) = self.resources(door, &mut create).await?;
-        if !create.scopes.iter().all(|s| reachable.iter().any(|r| r.scopes.iter().any(|d| d == s))) {
+        if !create.scopes.iter().all(|s| reachable.iter().any(|r| r.spec.scopes.iter().any(|d| d == s))) {
             return Err(no(rows::SCOPES_EXCEED_RESOURCE));
         }
-        let resource = resource_id.and_then(|id| reachable.iter().find(|r| r.id == id)).map(|r| r.identifier.clone());
+        let resource = resource_id.and_then(|id| reachable.iter().find(|r| r.id == id)).map(|r| r.spec.identifier.clone());
         let parent = parent(door, &create).await?;
         let wanted = match (create.explicit, create.constraints.ttl_seconds) {
             (Some(explicit), _) => explicit,
@@ -289,13 +289,13 @@ impl Coordinator {
         let mut listed = Vec::with_capacity(create.constraints.resources.len());
         for named in &create.constraints.resources {
             let resource = resource(door, zone, named).await?.ok_or_else(|| no(rows::RESOURCE_NOT_FOUND))?;
-            listed.push(resource.identifier.clone());
+            listed.push(resource.spec.identifier.clone());
             if !found.iter().any(|r| r.id == resource.id) {
                 found.push(resource);
             }
         }
         if let (Some(id), false) = (one, listed.is_empty())
-            && !found.iter().any(|r| r.id == id && listed.contains(&r.identifier))
+            && !found.iter().any(|r| r.id == id && listed.contains(&r.spec.identifier))
         {
             return Err(no(rows::DELEGATION_RESOURCE_MISMATCH));
         }
@@ -342,7 +342,7 @@ fn created(zone: caracal_core::id::ZoneId, edge: &Delegation, reachable: &[Resou
         "allow_reason": ["same_zone_endpoints_active", "resource_scope_checked", rooted, "typed_constraints_validated"],
         "effective_authority": {
             "source_session_id": edge.source, "target_session_id": edge.target, "parent_edge_id": edge.parent, "resource_id": edge.resource_id,
-            "resources": reachable.iter().map(|r| r.identifier.as_str()).collect::<Vec<_>>(), "scopes": edge.authority.scopes,
+            "resources": reachable.iter().map(|r| r.spec.identifier.as_str()).collect::<Vec<_>>(), "scopes": edge.authority.scopes,
             "expires_at": edge.authority.expires_at.rfc3339_millis(), "max_hops": edge.authority.constraints.hops(),
             "ttl_seconds": edge.authority.constraints.ttl_seconds, "broad": false,
             "parent_edges_considered": edge.parent.into_iter().collect::<Vec<_>>(),

@@ -17,7 +17,7 @@ use caracal_core::session::Lifecycle;
 use caracal_store::coordination::delegations;
 use caracal_store::coordination::receipts;
 use caracal_store::coordination::sessions::{self, NewSession};
-use caracal_store::management::Application;
+use caracal_store::management::{Application, Object as _};
 use caracal_store::path;
 use caracal_store::{Door, DoorError};
 use caracal_web::{Issue, Problem, RequestId};

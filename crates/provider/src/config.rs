@@ -156,9 +156,10 @@ impl Config {
         let scheme = public.get("auth_scheme").and_then(Value::as_str).or((kind == Kind::BearerToken).then_some("Bearer"));
         for (key, value) in &secrets {
             let pasted = scheme.is_some_and(|s| {
-                value.len() > s.len() && value[..s.len()].eq_ignore_ascii_case(s) && value[s.len()..].starts_with(' ')
+                let (head, rest) = (value.get(..s.len()), value.get(s.len()..));
+                head.is_some_and(|head| head.eq_ignore_ascii_case(s)) && rest.is_some_and(|rest| rest.starts_with(' '))
             });
-            if value.is_char_boundary(scheme.map_or(0, str::len)) && pasted {
+            if pasted {
                 return Err(bad(key, "starts with its scheme, which would then be sent twice"));
             }
         }
@@ -334,6 +335,13 @@ mod tests {
             ),
             json!({"url":"","auth_mode":"provider_apikey","auth_location":"query","query_param_name":"key","provider_token":"k","forward_caracal_identity":true})
         );
+    }
+
+    #[test]
+    fn a_secret_is_text_of_any_language() {
+        for secret in ["aééé", "ééé", "b", "日本語です"] {
+            assert!(read(Kind::BearerToken, json!({"bearer_token": secret})).is_ok(), "{secret}");
+        }
     }
 
     #[test]

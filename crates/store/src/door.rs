@@ -6,14 +6,14 @@
 
 use std::sync::Arc;
 
-use caracal_core::event::{AuditEvent, PLATFORM};
-use caracal_core::id::{AdminAuditId, OutboxId, ZoneId};
+use caracal_core::admin::AdminCall;
+use caracal_core::event::AuditEvent;
+use caracal_core::id::{OutboxId, ZoneId};
 use caracal_core::message::{Message, Producer, Stream};
 use caracal_core::time::Time;
 use caracal_crypto::mac::{MacKey, audit_signature};
 use caracal_host::World;
 use futures::future::BoxFuture;
-use serde_json::Value as Json;
 use tokio::sync::oneshot;
 
 use crate::change::{Entity, ViewChange};
@@ -23,6 +23,8 @@ use crate::open::{Backend, Store};
 use crate::postgres;
 use crate::sql::{Dialect, Row, Sql, Tx, Value};
 use crate::writer::Job;
+
+mod admin;
 
 /// Why a door closed without a change.
 #[derive(Debug, thiserror::Error)]
@@ -35,31 +37,6 @@ pub enum DoorError<E> {
     Store(#[from] StoreError),
 }
 
-/// An administrative change, as its record tells it (`api.md` 21).
-#[derive(Clone, Debug)]
-pub struct AdminAudit {
-    /// Who: an admin token's id, `bootstrap`, or an application.
-    pub actor: String,
-    /// What kind of actor.
-    pub actor_scope: &'static str,
-    /// What was done: `zone.create`.
-    pub action: &'static str,
-    /// HTTP method and path.
-    pub method: String,
-    /// Path of the request.
-    pub path: String,
-    /// Status of the answer.
-    pub status: u16,
-    /// Kind of the object.
-    pub entity_type: &'static str,
-    /// Id of the object.
-    pub entity_id: Option<String>,
-    /// Correlation.
-    pub request_id: String,
-    /// What changed, without secrets.
-    pub detail: Json,
-}
-
 /// A door that stands open: a transaction, and what must commit with it.
 pub struct Door<'c> {
     tx: Tx<'c>,
@@ -68,12 +45,12 @@ pub struct Door<'c> {
     now: Time,
     world: World,
     audit_key: Option<Arc<MacKey>>,
-    outbox: Vec<(Message, String)>,
+    outbox: Vec<(OutboxId, Message, String)>,
     request_id: String,
     changed: Vec<Entity>,
     views: Vec<ViewChange>,
     events: Vec<AuditEvent>,
-    admin: Option<AdminAudit>,
+    admin: Option<AdminCall>,
     /// The epoch of this change, once raised.
     epoch: Option<u64>,
 }
@@ -122,9 +99,11 @@ impl<'c> Door<'c> {
         self.views.push(change);
     }
 
-    /// Tells other services, once this has committed.
-    pub fn announce(&mut self, message: Message) {
-        self.outbox.push((message, self.request_id.clone()));
+    /// Tells other services, once this has committed; gives the id under which it waits in the outbox.
+    pub fn announce(&mut self, message: Message) -> OutboxId {
+        let id = self.world.mint();
+        self.outbox.push((id, message, self.request_id.clone()));
+        id
     }
 
     /// Puts an event into the ledger, once this has committed.
@@ -132,10 +111,10 @@ impl<'c> Door<'c> {
         self.events.push(event);
     }
 
-    /// Records the administrative change.
-    pub fn admin(&mut self, record: AdminAudit) {
-        self.request_id.clone_from(&record.request_id);
-        self.admin = Some(record);
+    /// Records the administrative call; without its record nothing of it commits.
+    pub fn admin(&mut self, call: AdminCall) {
+        self.request_id.clone_from(&call.request_id);
+        self.admin = Some(call);
     }
 
     /// One at a time over all processes until this has committed: for what must be the only one of its name among all zones.
@@ -155,8 +134,8 @@ impl<'c> Door<'c> {
         if let (Some(zone), false) = (self.zone, self.changed.is_empty()) {
             self.raise(zone).await?;
         }
-        if let Some(record) = self.admin.take() {
-            self.append_admin(record).await?;
+        if let Some(call) = self.admin.take() {
+            self.append_admin(call).await?;
         }
         for event in std::mem::take(&mut self.events) {
             let data = event.to_data();
@@ -166,10 +145,10 @@ impl<'c> Door<'c> {
                 ("data".to_owned(), String::from_utf8(data).unwrap_or_default()),
                 ("sig".to_owned(), sig),
             ];
-            self.outbox.push((Message { stream: Stream::AuditEvents, fields, dedupe_key: None }, event.request_id.clone()));
+            let message = Message { stream: Stream::AuditEvents, fields, dedupe_key: None };
+            self.outbox.push((self.world.mint(), message, event.request_id));
         }
-        for (message, request_id) in std::mem::take(&mut self.outbox) {
-            let id: OutboxId = self.world.mint();
+        for (id, message, request_id) in std::mem::take(&mut self.outbox) {
             let payload = serde_json::to_string(&message.fields).unwrap_or_default();
             self.tx
                 .execute(
@@ -219,73 +198,9 @@ impl<'c> Door<'c> {
         }
         for view in std::mem::take(&mut self.views) {
             let message = Message::entity_changed(zone, view.entity, &view.id, view.change, epoch);
-            self.outbox.push((message, self.request_id.clone()));
+            self.announce(message);
         }
         self.epoch = Some(epoch);
-        Ok(())
-    }
-
-    /// The record's chain: each row names the SHA-256 of the one before it, so that a row cannot leave unseen (`api.md` 21.3).
-    async fn append_admin(&mut self, record: AdminAudit) -> Result<(), StoreError> {
-        let id: AdminAuditId = self.world.mint();
-        // A zone's chain is held by the zone's lock; the one of no zone has a lock of its own, taken before the statement that reads.
-        if self.zone.is_none() {
-            self.alone().await?;
-        }
-        let last = if let Some(zone) = self.zone {
-            let sql = "SELECT seq, record_sha256 FROM admin_audit WHERE zone_id = $1 ORDER BY seq DESC LIMIT 1";
-            self.tx.first(sql, vec![Value::id(zone)]).await?
-        } else {
-            let sql = "SELECT seq, record_sha256 FROM admin_audit WHERE zone_id IS NULL ORDER BY seq DESC LIMIT 1";
-            self.tx.first(sql, vec![]).await?
-        };
-        let (seq, previous) = match last {
-            Some(row) => (row.int(0)? + 1, row.text(1)?),
-            None => (1, String::new()),
-        };
-        let form = serde_json::json!({
-            "id": id, "seq": seq, "zone_id": self.zone, "actor_id": record.actor, "actor_scope": record.actor_scope, "action": record.action,
-            "method": record.method, "path": record.path, "status_code": record.status, "entity_type": record.entity_type,
-            "entity_id": record.entity_id, "request_id": record.request_id, "detail": record.detail,
-            "occurred_at": self.now.rfc3339_micros(), "previous_sha256": previous,
-        });
-        let digest = caracal_core::digest::sha256_hex(&caracal_core::jcs::canonical(&form));
-        self.tx
-            .execute(
-                "INSERT INTO admin_audit (id, seq, zone_id, actor_id, action, entity_type, entity_id, request_id, record, previous_sha256, record_sha256, occurred_at) \
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
-                vec![
-                    Value::id(id),
-                    seq.into(),
-                    Value::opt_id(self.zone),
-                    record.actor.clone().into(),
-                    record.action.into(),
-                    record.entity_type.into(),
-                    record.entity_id.clone().into(),
-                    record.request_id.clone().into(),
-                    form.to_string().into(),
-                    previous.into(),
-                    digest.clone().into(),
-                    self.now.into(),
-                ],
-            )
-            .await?;
-        let verdict = if record.status >= 400 { caracal_core::event::Verdict::Deny } else { caracal_core::event::Verdict::Allow };
-        let ledger = self.zone.map_or_else(|| PLATFORM.to_owned(), |zone| zone.to_string());
-        let mut event = AuditEvent::new(self.world.mint(), ledger, "admin_action", verdict, "complete", self.now)
-            .with("record_id", id.to_string())
-            .with("record_seq", seq)
-            .with("record_sha256", digest)
-            .with("actor_id", record.actor)
-            .with("actor_scope", record.actor_scope)
-            .with("action", record.action)
-            .with("method", record.method)
-            .with("path", record.path)
-            .with("entity_type", record.entity_type)
-            .with_some("entity_id", record.entity_id)
-            .with("status_code", record.status);
-        event.request_id = record.request_id;
-        self.events.push(event);
         Ok(())
     }
 }

@@ -19,6 +19,9 @@ pub enum StoreError {
     /// A uniqueness or reference rule of the database refused the statement.
     #[error("the database refused: {0}")]
     Refused(String),
+    /// The administrative record could not be written, and so nothing was.
+    #[error("the administrative record cannot be written: {0}")]
+    Unrecorded(String),
     /// The start is not possible; says what to do.
     #[error("{0}")]
     Start(String),

@@ -29,7 +29,7 @@ mod postgres;
 mod sqlite;
 mod writer;
 
-pub use door::{AdminAudit, Door, DoorError};
+pub use door::{Door, DoorError};
 pub use error::StoreError;
 pub use open::{Store, StoreConfig, reachable};
 pub use sql::{Dialect, Row, Tx, Value};

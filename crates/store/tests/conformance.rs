@@ -13,7 +13,7 @@ use caracal_host::World;
 use caracal_store::change::Entity;
 use caracal_store::coordination::{cascade, delegations, sessions};
 use caracal_store::journal::{Consume, Entry, NewRecord, Outcome, Purpose, Reads, Spend, SpooledEvent};
-use caracal_store::management::Application;
+use caracal_store::management::{Application, Object as _};
 use caracal_store::path::Asked;
 use caracal_store::{DoorError, Store, StoreConfig, StoreError};
 

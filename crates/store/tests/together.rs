@@ -3,14 +3,15 @@
 
 mod support;
 
+use caracal_core::admin::AdminCall;
 use caracal_core::claims::SubjectType;
 use caracal_core::id::{Id, ZoneId};
 use caracal_core::message::Producer;
 use caracal_host::World;
+use caracal_store::Store;
 use caracal_store::change::Entity;
 use caracal_store::coordination::delegations;
 use caracal_store::journal::{Consume, Entry, NewRecord, Outcome, Purpose, Reads, Spend};
-use caracal_store::{AdminAudit, Store};
 use sqlx::Connection;
 use tokio::task::JoinSet;
 
@@ -40,19 +41,8 @@ fn record(world: &World) -> NewRecord {
     }
 }
 
-fn administrative(n: usize) -> AdminAudit {
-    AdminAudit {
-        actor: "a".into(),
-        actor_scope: "global",
-        action: "x.create",
-        method: "POST".into(),
-        path: "/x".into(),
-        status: 201,
-        entity_type: "x",
-        entity_id: None,
-        request_id: format!("r{n}"),
-        detail: serde_json::Value::Null,
-    }
+fn administrative(n: usize) -> AdminCall {
+    AdminCall { request_id: format!("r{n}"), method: "POST".into(), path: "/x".into(), status: 201, ..AdminCall::default() }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -25,6 +25,8 @@ crate::error::situations! { Api;
     INVALID_PROVIDER_CONFIG = "invalid_provider_config" 400 Never Caller;
     /// A kind is changed without its configuration.
     PROVIDER_CONFIG_REQUIRED = "provider_config_required" 400 Never Caller;
+    /// The kind's connectivity cannot be checked.
+    PROVIDER_CHECK_UNSUPPORTED = "provider_check_unsupported" 400 Never Caller;
     /// A resource's fields are wrong.
     INVALID_RESOURCE = "invalid_resource" 400 Never Caller;
     /// A resource's identifier is wrong.
@@ -41,10 +43,28 @@ crate::error::situations! { Api;
     OPERATION_SCOPE = "operation_scope_not_in_resource_scopes" 400 Never Caller;
     /// An operation occurs twice.
     OPERATION_DUPLICATE = "operation_duplicate" 400 Never Caller;
+    /// An application has too many traits.
+    TRAIT_COUNT = "trait_count_exceeded" 400 Never Caller;
+    /// A trait is not in the form of traits.
+    TRAIT_INVALID = "trait_invalid" 400 Never Caller;
+    /// A trait occurs twice.
+    TRAIT_DUPLICATE = "trait_duplicate" 400 Never Caller;
+    /// What happens to self-registered applications is asked only when their registration ends.
+    DCR_SHUTDOWN_NOT_APPLICABLE = "dcr_shutdown_not_applicable" 400 Never Caller;
     /// Nothing to change.
     NO_FIELDS = "no_fields" 400 Never Caller;
     /// The bearer is missing or wrong.
     INVALID_ADMIN_TOKEN = "invalid_admin_token" 401 Never Caller;
+    /// The token may only read.
+    READ_ONLY = "admin_token_read_only" 403 Never Operator;
+    /// The token may only read and decide approvals.
+    APPROVE_ONLY = "admin_token_approve_only" 403 Never Operator;
+    /// The token is of another zone, or of a zone where the deployment is asked for.
+    ZONE_MISMATCH = "admin_token_zone_mismatch" 403 Never Operator;
+    /// The zone is the platform's.
+    SYSTEM_ZONE = "system_zone_read_only" 403 Never Operator;
+    /// The trait is a privilege that a token of one zone can neither give nor touch.
+    TRAIT_FORBIDDEN = "trait_forbidden" 403 Never Operator;
     /// The route is not known.
     NOT_FOUND = "not_found" 404 Never Caller;
     /// The zone is not known.
@@ -63,14 +83,14 @@ crate::error::situations! { Api;
     POLICY_NOT_FOUND = "policy_not_found" 404 Never Caller;
     /// The policy set is not known.
     POLICY_SET_NOT_FOUND = "policy_set_not_found" 404 Never Caller;
+    /// The policy set is not known, or governs nothing any more.
+    POLICY_SET_BINDING_NOT_FOUND = "policy_set_binding_not_found" 404 Never Caller;
     /// The policy set version is not known.
     POLICY_SET_VERSION_NOT_FOUND = "policy_set_version_not_found" 404 Never Caller;
     /// The version to activate is not known.
     VERSION_NOT_FOUND = "version_not_found" 404 Never Caller;
     /// No version is active.
     ACTIVE_VERSION_NOT_FOUND = "active_policy_set_version_not_found" 404 Never Caller;
-    /// No event has that request id.
-    AUDIT_NOT_FOUND = "audit_not_found" 404 Never Caller;
     /// The path is known, the method is not.
     METHOD = "method_not_allowed" 405 Never Caller;
     /// The slug is taken.
@@ -81,6 +101,8 @@ crate::error::situations! { Api;
     PROVIDER_IDENTIFIER_CONFLICT = "provider_identifier_conflict" 409 Never Caller;
     /// The identifier is taken.
     RESOURCE_IDENTIFIER_CONFLICT = "resource_identifier_conflict" 409 Never Caller;
+    /// The zone has as many resources as it may.
+    RESOURCE_QUOTA = "resource_quota_exceeded" 409 Never Operator;
     /// The name is taken.
     POLICY_NAME_CONFLICT = "policy_name_conflict" 409 Never Caller;
     /// The name is taken.
@@ -101,6 +123,8 @@ crate::error::situations! { Api;
     INTERNAL = "internal_error" 500 Never Support;
     /// The secret cannot be sealed or opened.
     SECRET_BACKEND = "secret_backend_unavailable" 502 Later Support;
+    /// The administrative record cannot be written, and so nothing was done.
+    AUDIT_UNAVAILABLE = "audit_unavailable" 503 Later Support;
     /// The store cannot be reached.
     STORE_UNAVAILABLE = "store_unavailable" 503 Later Support;
 }

@@ -42,23 +42,31 @@ CREATE TABLE outbox (
 CREATE INDEX outbox_waiting ON outbox (id) WHERE published_at IS NULL;
 CREATE INDEX outbox_published ON outbox (published_at) WHERE published_at IS NOT NULL;
 
+-- Records of administrative calls: inserted and read, never changed. One chain a zone, and one for what belongs to none.
 CREATE TABLE admin_audit (
     id BYTEA PRIMARY KEY,
-    seq BIGINT NOT NULL,
     zone_id BYTEA,
-    actor_id TEXT COLLATE "C" NOT NULL,
-    action TEXT COLLATE "C" NOT NULL,
-    entity_type TEXT COLLATE "C" NOT NULL,
-    entity_id TEXT COLLATE "C",
+    seq BIGINT NOT NULL,
     request_id TEXT COLLATE "C" NOT NULL,
-    record TEXT COLLATE "C" NOT NULL,
-    previous_sha256 TEXT COLLATE "C" NOT NULL,
-    record_sha256 TEXT COLLATE "C" NOT NULL,
+    actor_id TEXT COLLATE "C",
+    actor_name TEXT COLLATE "C",
+    actor_scope TEXT COLLATE "C",
+    method TEXT COLLATE "C" NOT NULL,
+    path TEXT COLLATE "C" NOT NULL,
+    entity_type TEXT COLLATE "C",
+    entity_id TEXT COLLATE "C",
+    status BIGINT NOT NULL,
+    payload TEXT COLLATE "C",
+    content BYTEA NOT NULL,
+    previous BYTEA,
+    chain_hmac BYTEA,
     occurred_at BIGINT NOT NULL
 );
--- One chain a zone, and one for what belongs to none.
 CREATE UNIQUE INDEX admin_audit_zone ON admin_audit (zone_id, seq);
 CREATE UNIQUE INDEX admin_audit_platform ON admin_audit (seq) WHERE zone_id IS NULL;
+CREATE INDEX admin_audit_time ON admin_audit (occurred_at, id);
+CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION '% is never changed', TG_TABLE_NAME; END $$;
+CREATE TRIGGER admin_audit_stay BEFORE UPDATE OR DELETE ON admin_audit FOR EACH ROW EXECUTE FUNCTION refuse_change();
 
 CREATE TABLE leases (
     name TEXT COLLATE "C" PRIMARY KEY,

@@ -12,6 +12,7 @@ CREATE TABLE zones (
     updated_at BIGINT,
     archived_at BIGINT
 );
+CREATE INDEX zones_list ON zones (created_at, id);
 
 CREATE TABLE applications (
     id BYTEA PRIMARY KEY,
@@ -29,6 +30,7 @@ CREATE TABLE applications (
     archived_at BIGINT,
     CHECK (registration_method <> 'dcr' OR expires_at IS NOT NULL)
 );
+CREATE INDEX applications_list ON applications (zone_id, created_at, id);
 CREATE UNIQUE INDEX applications_name ON applications (zone_id, name_key) WHERE archived_at IS NULL AND registration_method = 'managed';
 
 CREATE TABLE providers (
@@ -45,6 +47,7 @@ CREATE TABLE providers (
     updated_at BIGINT,
     archived_at BIGINT
 );
+CREATE INDEX providers_list ON providers (zone_id, created_at, id);
 CREATE UNIQUE INDEX providers_identifier ON providers (zone_id, identifier) WHERE archived_at IS NULL;
 
 CREATE TABLE resources (
@@ -63,6 +66,7 @@ CREATE TABLE resources (
     updated_at BIGINT,
     archived_at BIGINT
 );
+CREATE INDEX resources_list ON resources (zone_id, created_at, id);
 CREATE UNIQUE INDEX resources_identifier ON resources (zone_id, identifier) WHERE archived_at IS NULL;
 
 CREATE TABLE policies (
@@ -76,6 +80,7 @@ CREATE TABLE policies (
     updated_at BIGINT,
     archived_at BIGINT
 );
+CREATE INDEX policies_list ON policies (zone_id, created_at, id);
 CREATE UNIQUE INDEX policies_name ON policies (zone_id, name) WHERE archived_at IS NULL;
 
 CREATE TABLE policy_versions (
@@ -90,6 +95,7 @@ CREATE TABLE policy_versions (
     created_at BIGINT NOT NULL,
     UNIQUE (policy_id, version)
 );
+CREATE TRIGGER policy_versions_stay BEFORE UPDATE OR DELETE ON policy_versions FOR EACH ROW EXECUTE FUNCTION refuse_change();
 
 CREATE TABLE policy_sets (
     id BYTEA PRIMARY KEY,
@@ -102,6 +108,7 @@ CREATE TABLE policy_sets (
     updated_at BIGINT,
     archived_at BIGINT
 );
+CREATE INDEX policy_sets_list ON policy_sets (zone_id, created_at, id);
 CREATE UNIQUE INDEX policy_sets_name ON policy_sets (zone_id, name) WHERE archived_at IS NULL;
 
 CREATE TABLE policy_set_versions (
@@ -116,6 +123,8 @@ CREATE TABLE policy_set_versions (
     created_at BIGINT NOT NULL,
     UNIQUE (policy_set_id, version)
 );
+CREATE INDEX policy_set_versions_list ON policy_set_versions (policy_set_id, created_at, id);
+CREATE TRIGGER policy_set_versions_stay BEFORE UPDATE OR DELETE ON policy_set_versions FOR EACH ROW EXECUTE FUNCTION refuse_change();
 
 -- What is active: one row a zone at most.
 CREATE TABLE policy_bindings (

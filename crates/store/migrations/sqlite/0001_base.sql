@@ -42,23 +42,31 @@ CREATE TABLE outbox (
 CREATE INDEX outbox_waiting ON outbox (id) WHERE published_at IS NULL;
 CREATE INDEX outbox_published ON outbox (published_at) WHERE published_at IS NOT NULL;
 
+-- Records of administrative calls: inserted and read, never changed. One chain a zone, and one for what belongs to none.
 CREATE TABLE admin_audit (
     id BLOB PRIMARY KEY,
-    seq BIGINT NOT NULL,
     zone_id BLOB,
-    actor_id TEXT NOT NULL,
-    action TEXT NOT NULL,
-    entity_type TEXT NOT NULL,
-    entity_id TEXT,
+    seq BIGINT NOT NULL,
     request_id TEXT NOT NULL,
-    record TEXT NOT NULL,
-    previous_sha256 TEXT NOT NULL,
-    record_sha256 TEXT NOT NULL,
+    actor_id TEXT,
+    actor_name TEXT,
+    actor_scope TEXT,
+    method TEXT NOT NULL,
+    path TEXT NOT NULL,
+    entity_type TEXT,
+    entity_id TEXT,
+    status BIGINT NOT NULL,
+    payload TEXT,
+    content BLOB NOT NULL,
+    previous BLOB,
+    chain_hmac BLOB,
     occurred_at BIGINT NOT NULL
 );
--- One chain a zone, and one for what belongs to none.
 CREATE UNIQUE INDEX admin_audit_zone ON admin_audit (zone_id, seq);
 CREATE UNIQUE INDEX admin_audit_platform ON admin_audit (seq) WHERE zone_id IS NULL;
+CREATE INDEX admin_audit_time ON admin_audit (occurred_at, id);
+CREATE TRIGGER admin_audit_stay BEFORE UPDATE ON admin_audit BEGIN SELECT RAISE(ABORT, 'evidence is never changed'); END;
+CREATE TRIGGER admin_audit_remain BEFORE DELETE ON admin_audit BEGIN SELECT RAISE(ABORT, 'evidence is never deleted'); END;
 
 CREATE TABLE leases (
     name TEXT PRIMARY KEY,

@@ -2,7 +2,7 @@
 //! everything below those, revokes user records nothing stands on any more, and announces each exactly once (`streams.md` 5.4).
 
 use caracal_core::event::{AuditEvent, Verdict};
-use caracal_core::id::{AuthorityRecordId, DelegationId, SessionId, ZoneId};
+use caracal_core::id::{ApplicationId, AuthorityRecordId, DelegationId, SessionId, ZoneId};
 use caracal_core::message::{Anchor, Message};
 
 use crate::change::Entity;
@@ -93,19 +93,47 @@ pub async fn revoke_edge(
 pub async fn end_application(
     door: &mut Door<'_>,
     zone: ZoneId,
-    application: caracal_core::id::ApplicationId,
+    application: ApplicationId,
     reason: &str,
     request_id: &str,
 ) -> Result<Ended, StoreError> {
-    let sql = "SELECT id FROM sessions WHERE zone_id = $1 AND application_id = $2 AND status IN ('active', 'suspended')";
-    let roots: Vec<SessionId> = ids(door, sql, vec![Value::id(zone), Value::id(application)]).await?;
+    end_holder(door, zone, Some(application), reason, request_id).await
+}
+
+/// Ends all that a zone holds: it is archived.
+pub async fn end_zone(door: &mut Door<'_>, zone: ZoneId, reason: &str, request_id: &str) -> Result<Ended, StoreError> {
+    end_holder(door, zone, None, reason, request_id).await
+}
+
+/// Ends what an Application (or every one of the zone) holds: its records and every one below them, its Sessions and those that
+/// ride on these records with everything below them, and the edges that touch them. The graph epoch rises once.
+async fn end_holder(
+    door: &mut Door<'_>,
+    zone: ZoneId,
+    holder: Option<ApplicationId>,
+    reason: &str,
+    request_id: &str,
+) -> Result<Ended, StoreError> {
+    let held = if holder.is_some() { "AND application_id = $2" } else { "" };
+    let args: Vec<Value> = std::iter::once(Value::id(zone)).chain(holder.map(Value::id)).collect();
+    let sql = format!(
+        "WITH RECURSIVE tree (id) AS (\
+           SELECT id FROM authority_records WHERE zone_id = $1 {held} AND status = 'active' \
+           UNION SELECT c.id FROM authority_records c JOIN tree ON c.parent_id = tree.id) \
+         SELECT id FROM tree"
+    );
+    let records: Vec<AuthorityRecordId> = ids(door, sql, args.clone()).await?;
+    let sql = format!("SELECT id FROM sessions WHERE zone_id = $1 {held} AND status IN ('active', 'suspended')");
+    let mut roots: Vec<SessionId> = ids(door, sql, args).await?;
+    let riding = format!(
+        "SELECT id FROM sessions WHERE zone_id = $1 AND subject_record_id IN {} AND status IN ('active', 'suspended')",
+        door.tx().dialect().ids(2)
+    );
+    roots.extend(ids::<SessionId>(door, riding, vec![Value::id(zone), Value::id_list(records.iter().copied())]).await?);
     let mut ended = end_sessions(door, zone, &roots, Manner::Terminated, reason, request_id).await?;
-    let sql = "SELECT id FROM authority_records WHERE zone_id = $1 AND application_id = $2 AND status = 'active'";
-    let records: Vec<AuthorityRecordId> = ids(door, sql, vec![Value::id(zone), Value::id(application)]).await?;
     records_end(door, zone, &records, reason, request_id, &mut ended).await?;
-    if !ended.edges.is_empty() {
+    if let Some(first) = ended.edges.first().copied() {
         let epoch = delegations::raise_graph_epoch(door, zone).await?;
-        let first = ended.edges[0];
         door.announce(Message::edge_revoked(zone, first, ended.edges.len(), epoch));
     }
     Ok(ended)
@@ -173,7 +201,7 @@ async fn sessions_end(
             let mut event =
                 AuditEvent::new(door.world().mint(), zone.to_string(), "session_terminated", Verdict::Allow, "complete", now)
                     .with("agent_session_id", id.to_string())
-                    .with("application_id", row.id::<caracal_core::id::ApplicationId>(2)?.to_string())
+                    .with("application_id", row.id::<ApplicationId>(2)?.to_string())
                     .with("agent_lifecycle", row.text(3)?)
                     .with("agent_labels", labels)
                     .with("agent_depth", row.int(5)?)
@@ -295,15 +323,4 @@ async fn edges_end(
         ended.edges.push(edge);
     }
     Ok(())
-}
-
-/// Ends all that a zone holds: it is archived.
-pub async fn end_zone(door: &mut Door<'_>, zone: ZoneId, reason: &str, request_id: &str) -> Result<Ended, StoreError> {
-    let sql = "SELECT id FROM sessions WHERE zone_id = $1 AND status IN ('active', 'suspended')";
-    let roots: Vec<SessionId> = ids(door, sql, vec![Value::id(zone)]).await?;
-    let mut ended = end_sessions(door, zone, &roots, Manner::Terminated, reason, request_id).await?;
-    let sql = "SELECT id FROM authority_records WHERE zone_id = $1 AND status = 'active'";
-    let records: Vec<AuthorityRecordId> = ids(door, sql, vec![Value::id(zone)]).await?;
-    records_end(door, zone, &records, reason, request_id, &mut ended).await?;
-    Ok(ended)
 }

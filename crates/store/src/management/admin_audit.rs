@@ -1,18 +1,54 @@
 //! Reading administrative records (`audit.md` 10.4). They are written by the door alone.
 
-use caracal_core::id::ZoneId;
+use caracal_core::admin::AdminCall;
+use caracal_core::id::{AdminAuditId, ZoneId};
 use caracal_core::time::Time;
-use serde_json::{Value as Json, json};
 
+use super::object::Where;
 use crate::error::StoreError;
 use crate::open::Store;
-use crate::sql::{Row, Value};
+use crate::sql::{Row, Tx, Value};
+
+/// A record, with its place in its chain.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdminRecord {
+    /// Its id.
+    pub id: AdminAuditId,
+    /// Whose chain it is in; none for what belongs to no zone.
+    pub zone: Option<ZoneId>,
+    /// From 1, without a gap.
+    pub seq: u64,
+    /// What was called.
+    pub call: AdminCall,
+    /// When; the content hash counts milliseconds.
+    pub occurred_at: Time,
+    /// The content hash, as stored.
+    pub content: [u8; 32],
+    /// The content hash before it, as stored.
+    pub previous: Option<[u8; 32]>,
+    /// The chain's HMAC, where the deployment has a key.
+    pub link: Option<[u8; 32]>,
+}
+
+impl AdminRecord {
+    /// The content hash, made again from what is stored.
+    pub fn recomputed(&self) -> [u8; 32] {
+        self.call.content(&self.id.to_string(), self.zone.map(|zone| zone.to_string()).as_deref(), self.occurred_at)
+    }
+}
+
+/// Which chains are read, and so in which order.
+#[derive(Clone, Copy, Debug)]
+pub enum AdminChains {
+    /// One zone's, newest first; only records before this place.
+    Zone(ZoneId, Option<u64>),
+    /// All, newest first; only records before this time and id.
+    All(Option<(Time, AdminAuditId)>),
+}
 
 /// Which records; all conditions hold together.
-#[derive(Clone, Debug)]
-pub struct AdminAuditFilter {
-    /// Whose.
-    pub zone: ZoneId,
+#[derive(Clone, Debug, Default)]
+pub struct AdminFilter {
     /// At or after.
     pub since: Option<Time>,
     /// Before.
@@ -23,65 +59,74 @@ pub struct AdminAuditFilter {
     pub entity_type: Option<String>,
     /// Exactly this.
     pub entity_id: Option<String>,
-    /// Older than this place.
-    pub before: Option<u64>,
+    /// Exactly this.
+    pub method: Option<String>,
 }
 
+const COLUMNS: &str = "id, zone_id, seq, request_id, actor_id, actor_name, actor_scope, method, path, entity_type, entity_id, status, payload, \
+                       content, previous, chain_hmac, occurred_at";
+
 impl Store {
-    /// Records as rows, newest first, at most `most`.
-    pub async fn admin_audit(&self, filter: AdminAuditFilter, most: usize) -> Result<Vec<Json>, StoreError> {
-        self.read(move |tx| {
-            Box::pin(async move {
-                let mut sql = "SELECT record, occurred_at FROM admin_audit WHERE zone_id = $1".to_owned();
-                let mut args = vec![Value::id(filter.zone)];
-                let mut add = |condition: &str, arg: Value| {
-                    args.push(arg);
-                    sql += &condition.replace('?', &format!("${}", args.len()));
-                };
-                if let Some(since) = filter.since {
-                    add(" AND occurred_at >= ?", since.into());
-                }
-                if let Some(until) = filter.until {
-                    add(" AND occurred_at < ?", until.into());
-                }
-                for (condition, value) in [
-                    (" AND actor_id = ?", filter.actor_id),
-                    (" AND entity_type = ?", filter.entity_type),
-                    (" AND entity_id = ?", filter.entity_id),
-                ] {
-                    if let Some(value) = value {
-                        add(condition, value.into());
-                    }
-                }
-                if let Some(before) = filter.before {
-                    add(" AND seq < ?", before.into());
-                }
-                add(" ORDER BY seq DESC LIMIT ?", most.into());
-                tx.all(sql, args).await?.iter().map(of_row).collect()
-            })
-        })
-        .await
+    /// Records, newest first, at most `most`.
+    pub async fn admin_audit(&self, chains: AdminChains, filter: AdminFilter, most: usize) -> Result<Vec<AdminRecord>, StoreError> {
+        self.read(move |tx| Box::pin(async move { list(tx, chains, filter, most).await })).await
     }
 }
 
-fn of_row(row: &Row) -> Result<Json, StoreError> {
-    let record: Json = row.json(0, "admin_audit", "record")?;
-    let member = |name: &str| record.get(name).cloned().unwrap_or(Json::Null);
-    Ok(json!({
-        "id": member("id"),
-        "request_id": member("request_id"),
-        "actor_id": member("actor_id"),
-        "actor_name": member("actor_id"),
-        "actor_scope": member("actor_scope"),
-        "action": member("action"),
-        "method": member("method"),
-        "path": member("path"),
-        "entity_type": member("entity_type"),
-        "entity_id": member("entity_id"),
-        "status_code": member("status_code"),
-        "payload_json": member("detail"),
-        "occurred_at": row.time(1)?.rfc3339_millis(),
-        "chain_seq": member("seq"),
-        "signed": false,
-    }))
+async fn list(tx: &mut Tx<'_>, chains: AdminChains, filter: AdminFilter, most: usize) -> Result<Vec<AdminRecord>, StoreError> {
+    let mut wanted = Where::default();
+    let order = match chains {
+        AdminChains::Zone(zone, before) => {
+            wanted.and("zone_id = ?", [Value::id(zone)]);
+            wanted.and_some("seq < ?", before);
+            "seq DESC"
+        }
+        AdminChains::All(before) => {
+            if let Some((at, id)) = before {
+                wanted.and("(occurred_at, id) < (?, ?)", [at.into(), Value::id(id)]);
+            }
+            "occurred_at DESC, id DESC"
+        }
+    };
+    wanted.and_some("occurred_at >= ?", filter.since);
+    wanted.and_some("occurred_at < ?", filter.until);
+    wanted.and_some("actor_id = ?", filter.actor_id);
+    wanted.and_some("entity_type = ?", filter.entity_type);
+    wanted.and_some("entity_id = ?", filter.entity_id);
+    wanted.and_some("method = ?", filter.method);
+    let (condition, args) = wanted.into_parts();
+    let sql = format!("SELECT {COLUMNS} FROM admin_audit WHERE {condition} ORDER BY {order} LIMIT {most}");
+    tx.all(sql, args).await?.iter().map(of_row).collect()
+}
+
+fn of_row(row: &Row) -> Result<AdminRecord, StoreError> {
+    let hash = |at| {
+        let bytes = row.opt_bytes(at)?;
+        let sized = bytes.map(|b| b.try_into().map_err(|_| StoreError::inconsistent("admin_audit", "content", "is not 32 bytes")));
+        sized.transpose()
+    };
+    let payload = row.opt_text(12)?;
+    let payload = payload.map(|text| serde_json::from_str(&text)).transpose();
+    let status = row.int(11)?;
+    Ok(AdminRecord {
+        id: row.id(0)?,
+        zone: row.opt_id(1)?,
+        seq: row.count(2)?,
+        call: AdminCall {
+            request_id: row.text(3)?,
+            actor_id: row.opt_text(4)?,
+            actor_name: row.opt_text(5)?,
+            actor_scope: row.opt_text(6)?,
+            method: row.text(7)?,
+            path: row.text(8)?,
+            entity_type: row.opt_text(9)?,
+            entity_id: row.opt_text(10)?,
+            status: u16::try_from(status).map_err(|e| StoreError::inconsistent("admin_audit", "status", e.to_string()))?,
+            payload: payload.map_err(|e| StoreError::inconsistent("admin_audit", "payload", e.to_string()))?,
+        },
+        occurred_at: row.time(16)?,
+        content: hash(13)?.ok_or_else(|| StoreError::inconsistent("admin_audit", "content", "is missing"))?,
+        previous: hash(14)?,
+        link: hash(15)?,
+    })
 }

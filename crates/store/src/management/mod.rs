@@ -1,30 +1,32 @@
 //! Product state: zones, applications, providers, resources, policies, keys, sealed documents.
 //!
-//! A row is a struct in the form its readers see; every write takes a [`crate::Door`]. Lists go newest first by id, which carries
-//! the time of creation.
+//! A row is a struct in the form its readers see. What all objects of a zone share is [`Object`]; a noun's file says what is its
+//! own. Every write takes a [`crate::Door`].
 
 mod admin_audit;
 mod applications;
 mod keys;
+mod object;
 pub mod policies;
 mod providers;
 mod resources;
 pub mod secrets;
 mod zones;
 
-pub use admin_audit::AdminAuditFilter;
-pub use applications::{Application, NewApplication};
+pub use admin_audit::{AdminChains, AdminFilter, AdminRecord};
+pub use applications::{Application, ApplicationPatch, NewApplication};
 pub use keys::SigningKeyRow;
-pub use policies::{ActiveSet, NewPolicy, Policy, PolicySet, PolicySetVersion, PolicyVersion};
+pub use object::{Fields, Object, Slice, Stamps};
+pub use policies::{ActiveSet, Announcement, Governing, Policy, PolicySet, PolicySetVersion, PolicyVersion};
 pub use providers::{NewProvider, Provider};
-pub use resources::{NewResource, Resource};
-pub use zones::{NewZone, Zone};
+pub use resources::{Resource, ResourceSpec};
+pub use zones::{NewZone, Zone, ZonePatch};
 
 use caracal_core::id::Id;
+use caracal_core::time::Time;
 use serde::Serializer;
 
 use crate::sql::Value;
-use caracal_core::time::Time;
 
 /// Milliseconds and `Z`, as published clients read it.
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
@@ -40,7 +42,7 @@ pub(crate) fn opt_millis<S: Serializer>(time: &Option<Time>, serializer: S) -> R
     }
 }
 
-/// Which page of a list, newest first.
+/// Which page of a list that goes by id, newest first.
 #[derive(Clone, Copy, Debug)]
 pub struct Page<I> {
     /// Only rows before this one.

@@ -1,12 +1,13 @@
 //! Policies, their immutable versions, policy sets, and which set version is active.
 
 use caracal_core::event::{AuditEvent, DecidedBy, Verdict};
-use caracal_core::id::{Id as _, OutboxId, PolicyId, PolicySetId, PolicySetVersionId, PolicyVersionId, ZoneId};
-use caracal_core::message::Message;
+use caracal_core::id::{OutboxId, PolicyId, PolicySetId, PolicySetVersionId, PolicyVersionId, ZoneId};
+use caracal_core::message::{Message, Stream};
 use caracal_core::time::Time;
 use serde::Serialize;
 
-use super::{Page, millis, opt_millis};
+use super::millis;
+use super::object::{Object, Slice, Stamps, Where, set};
 use crate::change::Entity;
 use crate::door::Door;
 use crate::error::StoreError;
@@ -26,16 +27,9 @@ pub struct Policy {
     pub name: String,
     /// In words.
     pub description: Option<String>,
-    /// Who made it.
-    pub created_by: String,
-    /// Who changed it last.
-    pub updated_by: Option<String>,
-    /// When it was made.
-    #[serde(serialize_with = "millis")]
-    pub created_at: Time,
-    /// When it was changed last.
-    #[serde(serialize_with = "opt_millis")]
-    pub updated_at: Option<Time>,
+    /// Who made and changed it.
+    #[serde(flatten)]
+    pub stamps: Stamps,
 }
 
 /// A version of a policy; immutable.
@@ -55,24 +49,13 @@ pub struct PolicyVersion {
     pub schema_version: String,
     /// Who made it.
     pub created_by: String,
+    /// Whether an assistant did; nothing here comes from one.
+    pub created_via_operator: bool,
     /// When.
     #[serde(serialize_with = "millis")]
     pub created_at: Time,
-}
-
-/// A policy to be made, with its first version.
-#[derive(Clone, Debug)]
-pub struct NewPolicy {
-    /// Its id.
-    pub id: PolicyId,
-    /// Its zone.
-    pub zone: ZoneId,
-    /// Its name.
-    pub name: String,
-    /// In words.
-    pub description: Option<String>,
-    /// Who makes it.
-    pub by: String,
+    /// A version is never archived: always null.
+    pub archived_at: Option<String>,
 }
 
 /// A policy set as its readers see it.
@@ -88,16 +71,9 @@ pub struct PolicySet {
     pub description: Option<String>,
     /// The version that governs, when this set does.
     pub active_version_id: Option<PolicySetVersionId>,
-    /// Who made it.
-    pub created_by: String,
-    /// Who changed it last.
-    pub updated_by: Option<String>,
-    /// When it was made.
-    #[serde(serialize_with = "millis")]
-    pub created_at: Time,
-    /// When it was changed last.
-    #[serde(serialize_with = "opt_millis")]
-    pub updated_at: Option<Time>,
+    /// Who made and changed it.
+    #[serde(flatten)]
+    pub stamps: Stamps,
 }
 
 /// A version of a policy set; immutable.
@@ -118,6 +94,8 @@ pub struct PolicySetVersion {
     pub schema_version: String,
     /// Who made it.
     pub created_by: String,
+    /// Whether an assistant did; nothing here comes from one.
+    pub created_via_operator: bool,
     /// When.
     #[serde(serialize_with = "millis")]
     pub created_at: Time,
@@ -136,24 +114,8 @@ pub struct ActiveSet {
     pub documents: Vec<(PolicyVersionId, String)>,
 }
 
-const POLICY: &str = "id, zone_id, name, description, created_by, updated_by, created_at, updated_at";
 const VERSION: &str = "id, policy_id, version, content, content_sha256, schema_version, created_by, created_at";
-const SET: &str =
-    "s.id, s.zone_id, s.name, s.description, b.policy_set_version_id, s.created_by, s.updated_by, s.created_at, s.updated_at";
 const SET_VERSION: &str = "id, policy_set_id, version, manifest_sha256, manifest, schema_version, created_by, created_at";
-
-fn policy_of(row: &Row) -> Result<Policy, StoreError> {
-    Ok(Policy {
-        id: row.id(0)?,
-        zone_id: row.id(1)?,
-        name: row.text(2)?,
-        description: row.opt_text(3)?,
-        created_by: row.text(4)?,
-        updated_by: row.opt_text(5)?,
-        created_at: row.time(6)?,
-        updated_at: row.opt_time(7)?,
-    })
-}
 
 fn version_of(row: &Row) -> Result<PolicyVersion, StoreError> {
     Ok(PolicyVersion {
@@ -164,21 +126,9 @@ fn version_of(row: &Row) -> Result<PolicyVersion, StoreError> {
         content_sha256: row.text(4)?,
         schema_version: row.text(5)?,
         created_by: row.text(6)?,
+        created_via_operator: false,
         created_at: row.time(7)?,
-    })
-}
-
-fn set_of(row: &Row) -> Result<PolicySet, StoreError> {
-    Ok(PolicySet {
-        id: row.id(0)?,
-        zone_id: row.id(1)?,
-        name: row.text(2)?,
-        description: row.opt_text(3)?,
-        active_version_id: row.opt_id(4)?,
-        created_by: row.text(5)?,
-        updated_by: row.opt_text(6)?,
-        created_at: row.time(7)?,
-        updated_at: row.opt_time(8)?,
+        archived_at: None,
     })
 }
 
@@ -191,6 +141,7 @@ fn set_version_of(row: &Row) -> Result<PolicySetVersion, StoreError> {
         manifest: row.json(4, "policy_set_versions", "manifest")?,
         schema_version: row.text(5)?,
         created_by: row.text(6)?,
+        created_via_operator: false,
         created_at: row.time(7)?,
     })
 }
@@ -199,37 +150,66 @@ fn vanished(table: &'static str) -> StoreError {
     StoreError::inconsistent(table, "id", "vanished")
 }
 
-impl Policy {
-    /// Makes a policy; a taken name is [`StoreError::Refused`].
-    pub async fn insert(door: &mut Door<'_>, new: NewPolicy) -> Result<Self, StoreError> {
+impl Object for Policy {
+    type Id = PolicyId;
+    const TABLE: &'static str = "policies";
+    const COLUMNS: &'static str = "id, zone_id, name, description, created_by, updated_by, created_at, updated_at";
+    const VIEWED_AS: Option<&'static str> = None;
+
+    fn of_row(row: &Row) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: row.id(0)?,
+            zone_id: row.id(1)?,
+            name: row.text(2)?,
+            description: row.opt_text(3)?,
+            stamps: Stamps::of_row(row, 4)?,
+        })
+    }
+
+    fn head(&self) -> (PolicyId, &Stamps) {
+        (self.id, &self.stamps)
+    }
+}
+
+impl Object for PolicySet {
+    type Id = PolicySetId;
+    const TABLE: &'static str = "policy_sets";
+    const COLUMNS: &'static str = "id, zone_id, name, description, \
+                                   (SELECT b.policy_set_version_id FROM policy_bindings b WHERE b.policy_set_id = policy_sets.id), \
+                                   created_by, updated_by, created_at, updated_at";
+    const VIEWED_AS: Option<&'static str> = None;
+
+    fn of_row(row: &Row) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: row.id(0)?,
+            zone_id: row.id(1)?,
+            name: row.text(2)?,
+            description: row.opt_text(3)?,
+            active_version_id: row.opt_id(4)?,
+            stamps: Stamps::of_row(row, 5)?,
+        })
+    }
+
+    fn head(&self) -> (PolicySetId, &Stamps) {
+        (self.id, &self.stamps)
+    }
+
+    /// One that governs stops governing, and the zone denies everything.
+    async fn archive(door: &mut Door<'_>, zone: ZoneId, id: PolicySetId, by: &str) -> Result<bool, StoreError> {
         let now = door.now();
-        door.execute(
-            "INSERT INTO policies (id, zone_id, name, description, created_by, created_at) VALUES ($1, $2, $3, $4, $5, $6)",
-            vec![Value::id(new.id), Value::id(new.zone), new.name.into(), new.description.into(), new.by.into(), now.into()],
-        )
-        .await?;
-        Self::get(door.tx(), new.zone, new.id).await?.ok_or_else(|| vanished("policies"))
-    }
-
-    /// A live policy of the zone.
-    pub async fn get(tx: &mut Tx<'_>, zone: ZoneId, id: PolicyId) -> Result<Option<Self>, StoreError> {
-        let sql = format!("SELECT {POLICY} FROM policies WHERE id = $1 AND zone_id = $2 AND archived_at IS NULL");
-        tx.first(sql, vec![Value::id(id), Value::id(zone)]).await?.as_ref().map(policy_of).transpose()
-    }
-
-    /// Live policies of the zone, newest first.
-    pub async fn list(tx: &mut Tx<'_>, zone: ZoneId, page: Page<PolicyId>) -> Result<Vec<Self>, StoreError> {
-        let sql = format!(
-            "SELECT {POLICY} FROM policies WHERE zone_id = $1 AND archived_at IS NULL AND id < $2 ORDER BY id DESC LIMIT $3"
-        );
-        tx.all(sql, vec![Value::id(zone), page.bound(), page.limit.into()]).await?.iter().map(policy_of).collect()
-    }
-
-    /// Archives a policy; versions stay where sets refer to them.
-    pub async fn archive(door: &mut Door<'_>, zone: ZoneId, id: PolicyId, by: &str) -> Result<bool, StoreError> {
-        let now = door.now();
-        let sql = "UPDATE policies SET archived_at = $3, updated_at = $3, updated_by = $4 WHERE id = $1 AND zone_id = $2 AND archived_at IS NULL";
-        Ok(door.execute(sql, vec![Value::id(id), Value::id(zone), now.into(), by.into()]).await? == 1)
+        if !set::<Self>(door, zone, id, vec![("archived_at", now.into())], by).await? {
+            return Ok(false);
+        }
+        let sql = "DELETE FROM policy_bindings WHERE zone_id = $1 AND policy_set_id = $2";
+        if door.execute(sql, vec![Value::id(zone), Value::id(id)]).await? == 1 {
+            door.changed(Entity::VIEW);
+            door.announce(Message::policy_changed(zone, id, None));
+            let event =
+                AuditEvent::new(door.world().mint(), zone.to_string(), "policy_deactivated", Verdict::Allow, "complete", now)
+                    .with("policy_set_id", id.to_string());
+            door.evidence(event);
+        }
+        Ok(true)
     }
 }
 
@@ -259,11 +239,6 @@ impl PolicyVersion {
             ],
         )
         .await?;
-        door.execute(
-            "UPDATE policies SET updated_at = $2, updated_by = $3 WHERE id = $1",
-            vec![Value::id(policy), now.into(), by.into()],
-        )
-        .await?;
         let sql = format!("SELECT {VERSION} FROM policy_versions WHERE id = $1");
         door.first(sql, vec![Value::id(id)]).await?.as_ref().map(version_of).transpose()?.ok_or_else(|| vanished("policy_versions"))
     }
@@ -283,50 +258,14 @@ impl PolicyVersion {
 }
 
 impl PolicySet {
-    /// Makes a set; a taken name is [`StoreError::Refused`].
-    pub async fn insert(
-        door: &mut Door<'_>,
-        zone: ZoneId,
-        id: PolicySetId,
-        name: &str,
-        description: Option<&str>,
-        by: &str,
-    ) -> Result<Self, StoreError> {
-        let now = door.now();
-        door.execute(
-            "INSERT INTO policy_sets (id, zone_id, name, description, created_by, created_at) VALUES ($1, $2, $3, $4, $5, $6)",
-            vec![Value::id(id), Value::id(zone), name.into(), description.into(), by.into(), now.into()],
-        )
-        .await?;
-        Self::get(door.tx(), zone, id).await?.ok_or_else(|| vanished("policy_sets"))
-    }
-
-    /// A live set of the zone.
-    pub async fn get(tx: &mut Tx<'_>, zone: ZoneId, id: PolicySetId) -> Result<Option<Self>, StoreError> {
-        let sql = format!(
-            "SELECT {SET} FROM policy_sets s LEFT JOIN policy_bindings b ON b.policy_set_id = s.id \
-             WHERE s.id = $1 AND s.zone_id = $2 AND s.archived_at IS NULL"
-        );
-        tx.first(sql, vec![Value::id(id), Value::id(zone)]).await?.as_ref().map(set_of).transpose()
-    }
-
-    /// Live sets of the zone, newest first.
-    pub async fn list(tx: &mut Tx<'_>, zone: ZoneId, page: Page<PolicySetId>) -> Result<Vec<Self>, StoreError> {
-        let sql = format!(
-            "SELECT {SET} FROM policy_sets s LEFT JOIN policy_bindings b ON b.policy_set_id = s.id \
-             WHERE s.zone_id = $1 AND s.archived_at IS NULL AND s.id < $2 ORDER BY s.id DESC LIMIT $3"
-        );
-        tx.all(sql, vec![Value::id(zone), page.bound(), page.limit.into()]).await?.iter().map(set_of).collect()
-    }
-
-    /// Makes a version of this zone's set the one that governs. Gives the outbox id under which it is announced.
+    /// Makes a version of this zone's set the one that governs. Gives the id under which it is announced.
     pub async fn activate(
         door: &mut Door<'_>,
         zone: ZoneId,
         version: &PolicySetVersion,
         by: &str,
         request_id: &str,
-    ) -> Result<(), StoreError> {
+    ) -> Result<OutboxId, StoreError> {
         let now = door.now();
         door.execute(
             "INSERT INTO policy_bindings (zone_id, policy_set_id, policy_set_version_id, activated_by, activated_at) VALUES ($1, $2, $3, $4, $5) \
@@ -340,7 +279,7 @@ impl PolicySet {
         )
         .await?;
         door.changed(Entity::VIEW);
-        door.announce(Message::policy_changed(zone, version.policy_set_id, Some(version.id)));
+        let announced = door.announce(Message::policy_changed(zone, version.policy_set_id, Some(version.id)));
         let mut event = AuditEvent::new(door.world().mint(), zone.to_string(), "policy_activated", Verdict::Allow, "complete", now)
             .with("policy_set_id", version.policy_set_id.to_string())
             .with("policy_set_version_id", version.id.to_string())
@@ -352,28 +291,7 @@ impl PolicySet {
             manifest_sha: version.manifest_sha256.clone(),
         });
         door.evidence(event);
-        Ok(())
-    }
-
-    /// Archives a set; one that governs stops governing, and the zone denies everything.
-    pub async fn archive(door: &mut Door<'_>, zone: ZoneId, id: PolicySetId, by: &str) -> Result<bool, StoreError> {
-        let now = door.now();
-        let sql = "UPDATE policy_sets SET archived_at = $3, updated_at = $3, updated_by = $4 WHERE id = $1 AND zone_id = $2 AND archived_at IS NULL";
-        if door.execute(sql, vec![Value::id(id), Value::id(zone), now.into(), by.into()]).await? == 0 {
-            return Ok(false);
-        }
-        let governed = door
-            .execute("DELETE FROM policy_bindings WHERE zone_id = $1 AND policy_set_id = $2", vec![Value::id(zone), Value::id(id)])
-            .await?;
-        if governed == 1 {
-            door.changed(Entity::VIEW);
-            door.announce(Message::policy_changed(zone, id, None));
-            let event =
-                AuditEvent::new(door.world().mint(), zone.to_string(), "policy_deactivated", Verdict::Allow, "complete", now)
-                    .with("policy_set_id", id.to_string());
-            door.evidence(event);
-        }
-        Ok(true)
+        Ok(announced)
     }
 }
 
@@ -417,13 +335,33 @@ impl PolicySetVersion {
         tx: &mut Tx<'_>,
         zone: ZoneId,
         set: PolicySetId,
-        page: Page<PolicySetVersionId>,
+        slice: Slice<PolicySetVersionId>,
     ) -> Result<Vec<Self>, StoreError> {
-        let sql = format!(
-            "SELECT {SET_VERSION} FROM policy_set_versions WHERE policy_set_id = $1 AND zone_id = $2 AND id < $3 ORDER BY id DESC LIMIT $4"
-        );
-        let args = vec![Value::id(set), Value::id(zone), page.bound(), page.limit.into()];
-        tx.all(sql, args).await?.iter().map(set_version_of).collect()
+        let mut wanted = Where::default();
+        wanted.and("policy_set_id = ? AND zone_id = ?", [Value::id(set), Value::id(zone)]);
+        let (rest, args) = slice.close(wanted);
+        tx.all(format!("SELECT {SET_VERSION} FROM policy_set_versions {rest}"), args).await?.iter().map(set_version_of).collect()
+    }
+}
+
+/// Which version governs a zone, and since when.
+#[derive(Clone, Debug)]
+pub struct Governing {
+    /// The version.
+    pub version: PolicySetVersionId,
+    /// SHA-256 of its manifest.
+    pub manifest_sha256: String,
+    /// When it was activated.
+    pub since: Time,
+}
+
+impl Governing {
+    /// Of a zone; none means deny everything.
+    pub async fn of_zone(tx: &mut Tx<'_>, zone: ZoneId) -> Result<Option<Self>, StoreError> {
+        let sql = "SELECT v.id, v.manifest_sha256, b.activated_at FROM policy_bindings b \
+                   JOIN policy_set_versions v ON v.id = b.policy_set_version_id WHERE b.zone_id = $1";
+        let row = tx.first(sql, vec![Value::id(zone)]).await?;
+        row.map(|row| Ok(Self { version: row.id(0)?, manifest_sha256: row.text(1)?, since: row.time(2)? })).transpose()
     }
 }
 
@@ -452,24 +390,56 @@ impl ActiveSet {
     }
 }
 
-/// How far an activation's announcement has come: `pending`, `dispatched`, `dead`.
-pub async fn announcement(
-    tx: &mut Tx<'_>,
-    zone: ZoneId,
-    set: PolicySetId,
-) -> Result<Option<(OutboxId, &'static str, i64)>, StoreError> {
-    let row = tx
-        .first(
-            "SELECT id, published_at, dead, attempts FROM outbox WHERE zone_id = $1 AND topic = 'caracal.policy.invalidate' AND payload LIKE $2 \
-             ORDER BY id DESC LIMIT 1",
-            vec![Value::Bytes(Some(zone.to_bytes().to_vec())), format!("%{set}%").into()],
-        )
-        .await?;
-    let Some(row) = row else { return Ok(None) };
-    let state = match (row.opt_int(1)?, row.flag(2)?) {
-        (Some(_), _) => "dispatched",
-        (None, true) => "dead",
-        (None, false) => "pending",
-    };
-    Ok(Some((row.id(0)?, state, row.int(3)?)))
+/// How far the announcement of an activation has come.
+#[derive(Clone, Debug)]
+pub struct Announcement {
+    /// Its id in the outbox.
+    pub id: OutboxId,
+    /// Whether it says what was asked about: this zone, set and version.
+    pub fits: bool,
+    /// Whether it was given up.
+    pub dead: bool,
+    /// How often it was tried.
+    pub attempts: i64,
+    /// Why the last attempt failed.
+    pub last_error: Option<String>,
+    /// When it went out.
+    pub published_at: Option<Time>,
+}
+
+impl Announcement {
+    /// The one of that id, or the newest of this version.
+    pub async fn find(
+        tx: &mut Tx<'_>,
+        zone: ZoneId,
+        set: PolicySetId,
+        version: &str,
+        id: Option<OutboxId>,
+    ) -> Result<Option<Self>, StoreError> {
+        let mut wanted = Where::default();
+        if let Some(id) = id {
+            wanted.and("id = ?", [Value::id(id)]);
+        } else {
+            let said = [Value::id(zone), format!("%{set}%").into(), format!("%{version}%").into()];
+            wanted.and("zone_id = ? AND topic = 'caracal.policy.invalidate' AND payload LIKE ? AND payload LIKE ?", said);
+        }
+        let (condition, args) = wanted.into_parts();
+        let columns = "id, zone_id, topic, payload, dead, attempts, last_error, published_at";
+        let row = tx.first(format!("SELECT {columns} FROM outbox WHERE {condition} ORDER BY id DESC LIMIT 1"), args).await?;
+        let Some(row) = row else { return Ok(None) };
+        let said: Vec<(String, String)> = row.json(3, "outbox", "payload")?;
+        let says = |name: &str, value: &str| said.iter().any(|(n, v)| n == name && v == value);
+        let fits = row.opt_id(1)? == Some(zone)
+            && row.text(2)? == Stream::PolicyInvalidate.name()
+            && says("policy_set_id", &set.to_string())
+            && says("policy_set_version_id", version);
+        Ok(Some(Self {
+            id: row.id(0)?,
+            fits,
+            dead: row.flag(4)?,
+            attempts: row.int(5)?,
+            last_error: row.opt_text(6)?,
+            published_at: row.opt_time(7)?,
+        }))
+    }
 }
