@@ -10,6 +10,7 @@ use caracal_store::StoreError;
 use caracal_store::change::Entity;
 use caracal_store::journal::Outcome;
 use caracal_store::path::Asked;
+use futures::poll;
 use sqlx::Connection;
 use tokio::sync::oneshot;
 
@@ -155,6 +156,29 @@ async fn journals_share_the_zones_lock_and_the_door_has_it_alone() {
     door.await.unwrap();
 }
 
+/// ".. an advisory lock, or journals that keep coming starve the door": who comes after a door that waits waits behind it.
+#[tokio::test(flavor = "multi_thread")]
+async fn journals_that_keep_coming_do_not_starve_the_door() {
+    let Some(f) = postgres(10).await else { return };
+    let session = f.session(None).await;
+    let stamp = f.fresh().await;
+    let mut journal = f.raw().await;
+    let mut under_way = journal.begin().await.unwrap();
+    // What a journal holds while it is under way, of whichever kind its lock is.
+    sqlx::query("SELECT pg_advisory_xact_lock_shared($1)").bind(f.lock_key()).execute(&mut *under_way).await.unwrap();
+    let epoch = sqlx::query("SELECT 1 FROM zone_epochs WHERE zone_id = $1 FOR SHARE").bind(f.zone.to_bytes().to_vec());
+    epoch.execute(&mut *under_way).await.unwrap();
+    let (store, zone) = (f.store.clone(), f.zone);
+    let door = tokio::spawn(async move { end(&store, zone, session).await });
+    f.waiting(1).await;
+    let (journal, entry) = (f.store.journal().clone(), f.mint(stamp, vec![Entity::session(session)]));
+    let mint = tokio::spawn(async move { journal.commit(entry).await.unwrap() });
+    f.waiting(2).await;
+    under_way.commit().await.unwrap();
+    door.await.unwrap();
+    assert_eq!(mint.await.unwrap(), Outcome::Stale, "the door was first");
+}
+
 /// ".. taken in a statement before the one that reads": what a door wrote while the journal waited for the lock is seen.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_lock_is_taken_before_the_changes_are_read() {
@@ -205,38 +229,18 @@ async fn what_only_adds_raises_nothing() {
 /// "The fence is a task, not the first caller's future": a caller that hangs up strands nobody.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_caller_that_hangs_up_strands_nobody() {
-    let Some(f) = postgres(1).await else { return };
+    let Some(f) = postgres(10).await else { return };
     f.fresh().await;
-    // The only connection is busy, so the fence's query waits.
-    let (go_on, resumed) = oneshot::channel::<()>();
-    let (reached, busy) = oneshot::channel();
-    let store = f.store.clone();
-    let holder = tokio::spawn(async move {
-        store
-            .read::<_, StoreError, _>(move |_| {
-                Box::pin(async move {
-                    reached.send(()).unwrap();
-                    resumed.await.unwrap();
-                    Ok(())
-                })
-            })
-            .await
-    });
-    busy.await.unwrap();
-    let fence = f.store.fence().clone();
-    let zone = f.zone;
-    let first = tokio::spawn({
-        let fence = fence.clone();
-        async move { fence.fresh(zone).await.map(|_| ()) }
-    });
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    let second = tokio::spawn(async move { fence.fresh(zone).await.map(|_| ()) });
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    first.abort();
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    go_on.send(()).unwrap();
-    holder.await.unwrap().unwrap();
-    tokio::time::timeout(Duration::from_secs(1), second).await.expect("the other caller is answered").unwrap().unwrap();
+    let gate = f.gate().await;
+    let mut first = Box::pin(f.store.fence().fresh(f.zone));
+    assert!(poll!(&mut first).is_pending());
+    f.waiting(1).await;
+    // It waits for the round after the one under way.
+    let mut second = Box::pin(f.store.fence().fresh(f.zone));
+    assert!(poll!(&mut second).is_pending());
+    drop(first);
+    drop(gate);
+    second.await.expect("the other caller is answered");
 }
 
 /// "A request shares only the answer of a query that had not begun when it arrived", as a Raft read index does.
@@ -244,28 +248,17 @@ async fn a_caller_that_hangs_up_strands_nobody() {
 async fn who_arrives_during_a_query_waits_for_the_next() {
     let Some(f) = postgres(10).await else { return };
     let before = f.fresh().await;
-    // A query of the fence takes its snapshot and then lasts half a second.
-    for sql in [
-        "ALTER TABLE zone_epochs RENAME TO zone_epochs_real",
-        "CREATE VIEW zone_epochs AS SELECT z.* FROM zone_epochs_real z, (SELECT pg_sleep(0.5)) s",
-    ] {
-        sqlx::query(sql).execute(&mut f.raw().await).await.unwrap();
-    }
-    let fence = f.store.fence().clone();
-    let zone = f.zone;
+    let gate = f.gate().await;
     let ask = || {
-        let fence = fence.clone();
+        let (fence, zone) = (f.store.fence().clone(), f.zone);
         tokio::spawn(async move { fence.fresh(zone).await.unwrap().stamp.epoch })
     };
     let first = ask();
-    tokio::time::sleep(Duration::from_millis(150)).await;
-    sqlx::query("UPDATE zone_epochs_real SET epoch = epoch + 1, mark = mark + 1 WHERE zone_id = $1")
-        .bind(zone.to_bytes().to_vec())
-        .execute(&mut f.raw().await)
-        .await
-        .unwrap();
+    f.waiting(1).await;
+    f.run("UPDATE zone_epochs_real SET epoch = epoch + 1, mark = mark + 1").await;
     // The change is committed; whoever arrives now must see it.
     let second = ask();
+    drop(gate);
     assert_eq!(first.await.unwrap(), before.epoch, "its query had begun before");
     assert_eq!(second.await.unwrap(), before.epoch + 1);
 }
@@ -275,23 +268,9 @@ async fn who_arrives_during_a_query_waits_for_the_next() {
 async fn a_fence_without_an_answer_is_a_denial() {
     let Some(f) = postgres(1).await else { return };
     f.fresh().await;
-    let (go_on, resumed) = oneshot::channel::<()>();
-    let (reached, busy) = oneshot::channel();
-    let store = f.store.clone();
-    let holder = tokio::spawn(async move {
-        store
-            .read::<_, StoreError, _>(move |_| {
-                Box::pin(async move {
-                    reached.send(()).unwrap();
-                    let _ = resumed.await;
-                    Ok(())
-                })
-            })
-            .await
-    });
-    busy.await.unwrap();
+    let (go_on, holder) = f.busy().await;
     assert!(matches!(f.store.fence().fresh(f.zone).await, Err(StoreError::Unavailable(_))));
-    go_on.send(()).unwrap();
-    holder.await.unwrap().unwrap();
+    drop(go_on);
+    holder.await.unwrap();
     f.fresh().await;
 }

@@ -205,6 +205,18 @@ impl Fixture {
         panic!("fewer than {many} wait for a lock");
     }
 
+    /// From here on a query of the fence takes its snapshot and then waits until what this gives is dropped.
+    pub async fn gate(&self) -> PgConnection {
+        self.run(
+            "ALTER TABLE zone_epochs RENAME TO zone_epochs_real; \
+             CREATE VIEW zone_epochs AS SELECT z.* FROM zone_epochs_real z, (SELECT pg_advisory_xact_lock_shared(77)) gate",
+        )
+        .await;
+        let mut closed = self.raw().await;
+        sqlx::query("SELECT pg_advisory_lock(77)").execute(&mut closed).await.unwrap();
+        closed
+    }
+
     /// Holds one connection of the store's pool until the sender is dropped.
     pub async fn busy(&self) -> (oneshot::Sender<()>, JoinHandle<()>) {
         let (go_on, resumed) = oneshot::channel::<()>();
