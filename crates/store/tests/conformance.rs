@@ -56,36 +56,6 @@ async fn one_failing_door_fails_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_that_hangs_up_leaves_the_write_whole_or_absent() {
-    for f in each().await {
-        let zone = f.zone;
-        for pause in 0..40_u64 {
-            let id: ApplicationId = f.world.mint();
-            let name = format!("hang-{pause}");
-            let door = f.store.door::<_, (), _>(Some(zone), Producer::Api, move |door| {
-                Box::pin(async move { Ok(Application::insert(door, new_application(id, zone, &name)).await?) })
-            });
-            // Dropped at a different await each time.
-            let _ = tokio::time::timeout(Duration::from_micros(pause * 60), door).await;
-            // The next user of a connection works, and sees all of it or none.
-            let whole = f
-                .store
-                .read(move |tx| {
-                    Box::pin(async move {
-                        let row = Application::get(tx, zone, id).await?;
-                        let log =
-                            tx.first("SELECT count(*) FROM outbox WHERE payload LIKE $1", vec![format!("%{id}%").into()]).await?;
-                        Ok::<_, StoreError>((row.is_some(), log.unwrap().int(0)? > 0))
-                    })
-                })
-                .await
-                .unwrap();
-            assert_eq!(whole.0, whole.1, "row and outbox differ");
-        }
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn what_was_read_before_a_revocation_mints_nothing_after_it() {
     for f in each().await {
         let (a, b) = (f.session(None).await, f.session(None).await);

@@ -18,9 +18,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot be set up should stop at once")]
 
 mod database;
+mod hang_up;
 mod redis;
 mod wait;
 
 pub use database::{Database, backends, postgres, sqlite};
+pub use hang_up::polled;
 pub use redis::{redis, redis_forgets};
 pub use wait::until;

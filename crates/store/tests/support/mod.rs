@@ -17,7 +17,7 @@ use caracal_store::fence::Stamp;
 use caracal_store::journal::{Entry, NewRecord, Reads};
 use caracal_store::management::{Application, NewApplication, NewZone, Zone};
 use caracal_store::{Store, StoreConfig, StoreError};
-use caracal_testkit::Database;
+use caracal_testkit::{Database, until};
 use sqlx::{Connection, PgConnection, Row};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -203,6 +203,42 @@ impl Fixture {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         panic!("fewer than {many} wait for a lock");
+    }
+
+    /// Every connection of the store is at rest, in no transaction, and does what it is asked next.
+    pub async fn no_transaction_is_open(&self) {
+        if self.database.url().is_some() {
+            until("no connection is in a transaction", Duration::from_secs(10), || async {
+                let mut look = self.raw().await;
+                let open = "SELECT state || ': ' || query FROM pg_stat_activity WHERE datname = current_database() \
+                            AND application_name = 'caracal' AND (state <> 'idle' OR xact_start IS NOT NULL)";
+                let row = sqlx::query(open).fetch_optional(&mut look).await.unwrap();
+                row.map_or(Ok(()), |row| Err(row.get::<String, _>(0)))
+            })
+            .await;
+        } else {
+            // Another connection to the file may write: nobody else is in the middle of it.
+            let one = rusqlite::Connection::open(self.database.dir().join("caracal.db")).unwrap();
+            one.busy_timeout(Duration::from_secs(5)).unwrap();
+            one.execute_batch("BEGIN IMMEDIATE; ROLLBACK").unwrap();
+        }
+        // All connections at once: each begins a snapshot of its own, which sees the last write.
+        let (holder, mark) = (self.world.mint::<SessionId>().to_string(), self.world.mint::<SessionId>().to_string());
+        let name: &'static str = Box::leak(mark.into_boxed_str());
+        self.store.lease(name, holder.clone(), Duration::from_mins(1)).await.unwrap().unwrap();
+        let most = if self.database.url().is_some() { 10 } else { 4 };
+        let together = std::sync::Arc::new(tokio::sync::Barrier::new(most));
+        let reads = (0..most).map(|_| {
+            let together = together.clone();
+            self.store.read::<_, StoreError, _>(move |tx| {
+                Box::pin(async move {
+                    together.wait().await;
+                    tx.first("SELECT holder FROM leases WHERE name = $1", vec![name.into()]).await?.unwrap().text(0)
+                })
+            })
+        });
+        let seen = tokio::time::timeout(Duration::from_secs(10), futures::future::join_all(reads)).await.unwrap();
+        assert!(seen.iter().all(|s| s.as_ref().is_ok_and(|s| *s == holder)), "{}: {seen:?}", self.database.name());
     }
 
     /// From here on a query of the fence takes its snapshot and then waits until what this gives is dropped.
