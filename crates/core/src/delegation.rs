@@ -73,6 +73,15 @@ impl Delegation {
         self.status == Status::Active && self.authority.expires_at > now
     }
 
+    /// How it is over, in a refusal's word; `None` while it holds.
+    pub fn over(&self, now: Time) -> Option<&'static str> {
+        match self.status {
+            _ if self.is_live(now) => None,
+            Status::Revoked => Some("revoked"),
+            Status::Active | Status::Expired => Some("expired"),
+        }
+    }
+
     /// Whether its ceiling on governed calls is reached.
     pub fn is_exhausted(&self) -> bool {
         self.authority.constraints.budget.is_some_and(|budget| self.budget_spent >= budget)

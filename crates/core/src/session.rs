@@ -117,6 +117,28 @@ impl Session {
         self.status == Status::Active && in_time && self.subject.user.is_none_or(|user| user.active && user.expires_at > now)
     }
 
+    /// How it is over, in a refusal's word; `None` while it may act.
+    pub fn over(&self, now: Time) -> Option<&'static str> {
+        match (self.status, self.lifecycle) {
+            _ if self.is_live(now) => None,
+            (Status::Suspended, _) => Some("suspended"),
+            (Status::Terminated, _) => Some("terminated"),
+            (Status::Active, _) if self.subject.user.is_some_and(|user| !user.active) => Some("revoked"),
+            (Status::Active, Lifecycle::Service { deadline }) if deadline <= now => Some("lapsed"),
+            (Status::Active | Status::Expired, _) => Some("expired"),
+        }
+    }
+
+    /// Whether it takes up a place: an ended one does not, nor one whose time has passed before anybody swept.
+    pub fn holds_slot(&self, now: Time) -> bool {
+        match (self.status, self.lifecycle) {
+            (Status::Terminated | Status::Expired, _) => false,
+            (_, Lifecycle::Task { ttl_seconds }) => self.started_at.plus_secs(ttl_seconds) > now,
+            (Status::Suspended, Lifecycle::Service { .. }) => true,
+            (Status::Active, Lifecycle::Service { deadline }) => deadline > now,
+        }
+    }
+
     /// When it ends by the clock, a lease apart.
     pub fn ends_at(&self) -> Option<Time> {
         let task = match self.lifecycle {

@@ -113,8 +113,21 @@ impl Program {
         let Some(rules) = &self.rules else { return decide(&self.tables, input) };
         match rules.evaluate(input.as_json()) {
             Ok(documents) => decide(&Tables::of(&documents).map_err(|e| EvaluationError(e.0))?, input),
-            Err(Trouble::OverBound) => Ok(Decision::Deny(denial("evaluation_limit_exceeded", "policy.limit", None))),
-            Err(refused) => Err(EvaluationError(refused.to_string())),
+            Err(trouble) => over(trouble),
+        }
+    }
+
+    /// Decides as for a resource that no grant names: what a caller hears of one it may not know.
+    pub fn decide_ungranted(&self, input: &Input) -> Result<Decision, EvaluationError> {
+        let ungranted = |tables: &Tables| {
+            let mut tables = tables.clone();
+            tables.grants.clear();
+            decide(&tables, input)
+        };
+        let Some(rules) = &self.rules else { return ungranted(&self.tables) };
+        match rules.evaluate(input.as_json()) {
+            Ok(documents) => ungranted(&Tables::of(&documents).map_err(|e| EvaluationError(e.0))?),
+            Err(trouble) => over(trouble),
         }
     }
 
@@ -132,6 +145,14 @@ impl Program {
     /// What an author should know.
     pub fn warnings(&self) -> &[Warning] {
         &self.warnings
+    }
+}
+
+/// What a request is told of an evaluation that gave nothing.
+fn over(trouble: Trouble) -> Result<Decision, EvaluationError> {
+    match trouble {
+        Trouble::OverBound => Ok(Decision::Deny(denial("evaluation_limit_exceeded", "policy.limit", None))),
+        refused @ Trouble::Refused { .. } => Err(EvaluationError(refused.to_string())),
     }
 }
 

@@ -68,6 +68,11 @@ impl Input {
     }
 
     /// As evidence keeps it.
+    pub fn into_json(self) -> Value {
+        self.0
+    }
+
+    /// As evidence keeps it, to look at.
     pub const fn as_json(&self) -> &Value {
         &self.0
     }

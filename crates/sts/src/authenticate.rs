@@ -17,6 +17,7 @@ use caracal_store::fence::Fresh;
 use quick_cache::sync::Cache;
 use tokio::sync::Semaphore;
 
+use crate::evidence::Whose;
 use crate::limits::{Room, Windows};
 use crate::refusals;
 use crate::request::TokenRequest;
@@ -35,10 +36,10 @@ impl Authenticated {
     }
 }
 
-/// A refusal here, with the zone its evidence belongs to.
+/// A refusal here, with whom its evidence is about.
 pub(crate) struct NotAuthenticated {
     pub(crate) refusal: Refusal,
-    pub(crate) zone: Option<ZoneId>,
+    pub(crate) whose: Whose,
 }
 
 /// Authenticates applications. Slow derivations are bounded, and a supplied secret is derived once.
@@ -89,7 +90,7 @@ impl Gatekeeper {
         request: &TokenRequest,
         address: Option<IpAddr>,
     ) -> Result<Authenticated, NotAuthenticated> {
-        let plain = |refusal| NotAuthenticated { refusal, zone: None };
+        let plain = |refusal| NotAuthenticated { refusal, whose: Whose::default() };
         let presented = Secret::of(request.secret.as_str());
         let id: Option<ApplicationId> = request.application.parse().ok();
         let zone: Option<ZoneId> = request.zone.parse().ok();
@@ -104,7 +105,7 @@ impl Gatekeeper {
             return if self.verify(verifier.as_ref(), &presented).await {
                 Ok(Authenticated { view, fresh, application: id })
             } else {
-                Err(self.fail(request, address, Some(view.zone)))
+                Err(self.fail(request, address, Whose::application(&view, id)))
             };
         }
         // Not in that zone. Only whoever holds the secret learns where it is; everybody pays the same.
@@ -117,22 +118,23 @@ impl Gatekeeper {
             None => None,
         };
         let found = elsewhere.as_ref().zip(id).and_then(|((view, fresh), id)| {
-            view.application(id).filter(|a| is_live(a, fresh.now)).map(|a| (view.zone, a.verifier.clone()))
+            view.application(id).filter(|a| is_live(a, fresh.now)).map(|a| (Whose::application(view, id), a.verifier.clone()))
         });
         let right = self.verify(found.as_ref().and_then(|(_, v)| v.as_ref()), &presented).await;
         match found {
-            Some((own, _)) if right && !request.zone.is_empty() => {
-                Err(NotAuthenticated { refusal: refusals::zone_mismatch(&request.zone, &own.to_string()), zone: Some(own) })
+            Some((whose, _)) if right && !request.zone.is_empty() => {
+                let own = whose.zone.map(|zone| zone.to_string()).unwrap_or_default();
+                Err(NotAuthenticated { refusal: refusals::zone_mismatch(&request.zone, &own), whose })
             }
-            found => Err(self.fail(request, address, found.map(|(own, _)| own))),
+            found => Err(self.fail(request, address, found.map(|(whose, _)| whose).unwrap_or_default())),
         }
     }
 
     /// By the Gateway's signature, already verified: the mandate's own zone and application.
     pub(crate) async fn by_gateway(&self, zone: ZoneId, application: ApplicationId) -> Result<Authenticated, NotAuthenticated> {
-        let plain = |refusal| NotAuthenticated { refusal, zone: Some(zone) };
+        let plain = |refusal| NotAuthenticated { refusal, whose: Whose::zone(zone) };
         let Some((view, fresh)) = self.views.fresh(zone).await.map_err(plain)? else {
-            return Err(NotAuthenticated { refusal: refusals::client(), zone: None });
+            return Err(NotAuthenticated { refusal: refusals::client(), whose: Whose::default() });
         };
         if view.application(application).is_some_and(|a| is_live(a, fresh.now)) {
             Ok(Authenticated { view, fresh, application })
@@ -172,7 +174,7 @@ impl Gatekeeper {
         right
     }
 
-    fn fail(&self, request: &TokenRequest, address: Option<IpAddr>, zone: Option<ZoneId>) -> NotAuthenticated {
+    fn fail(&self, request: &TokenRequest, address: Option<IpAddr>, whose: Whose) -> NotAuthenticated {
         let now = self.world.monotonic();
         let by_address = address.map_or(Room::Free, |address| self.by_address.count(&address, now));
         let by_application = self.by_application.count(&sha256(&[request.application.as_bytes()]), now);
@@ -180,7 +182,7 @@ impl Gatekeeper {
             (Room::Full(seconds), _) | (_, Room::Full(seconds)) => refusals::throttled(seconds),
             _ => refusals::client(),
         };
-        NotAuthenticated { refusal, zone }
+        NotAuthenticated { refusal, whose }
     }
 }
 

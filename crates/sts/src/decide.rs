@@ -177,7 +177,7 @@ impl Loop<'_> {
         self.skipped += 1;
         let input = self.input("", written, &[]);
         let decision = match &self.on.who.view.policy {
-            Policy::Active(active) => active.program.decide(&input).map_err(|e| Box::new(refusals::policy_failed(e)))?,
+            Policy::Active(active) => active.program.decide_ungranted(&input).map_err(|e| Box::new(refusals::policy_failed(e)))?,
             Policy::None => no_active_policy_set(),
             Policy::Broken(why) => return Err(Box::new(refusals::policy_failed(why))),
         };
@@ -212,7 +212,10 @@ impl Loop<'_> {
         };
         let verdict = if matches!(decision, Decision::Allow { .. }) { Verdict::Allow } else { Verdict::Deny };
         let event = self.event(identifier, verdict, "complete");
-        self.events.push(self.evidence.decided(event, active.map(AsRef::as_ref), &input, &decision));
+        let kind = self.on.subject.as_ref().map_or("", |m| m.claims.sub_type.as_str());
+        let event =
+            self.evidence.of_decision(event.with("subject_kind", kind), self.on, active.map(AsRef::as_ref), input, &decision);
+        self.events.push(event);
         let gates = !decision.gates().is_empty();
         Ok((decision, gates))
     }

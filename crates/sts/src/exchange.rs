@@ -5,22 +5,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use caracal_core::claims::Use;
+use caracal_core::delegation::Delegation;
 use caracal_core::event::AuditEvent;
 use caracal_core::id::ZoneId;
 use caracal_core::refusal::Refusal;
 use caracal_crypto::verified::VerifiedMandates;
 use caracal_custody::Custody;
 use caracal_ephemeral::Memory;
-use caracal_host::{Metrics, World};
+use caracal_host::{Metrics, Supervisor, World};
 use caracal_store::Store;
 use caracal_store::journal::{Entry, Outcome};
 use caracal_stream::Spool;
+use caracal_stream::spool::SpoolError;
 use caracal_web::mandate::{Expect, KeySet, KeySource, Keys, KeysError, LEEWAY_SECS, Verifier};
 
 use crate::authenticate::{Gatekeeper, NotAuthenticated};
 use crate::config::Config;
 use crate::decide::{Asking, MintKey, Mints, decide};
-use crate::evidence::Evidence;
+use crate::evidence::{Evidence, Whose};
 use crate::limits::Windows;
 use crate::mint::{Mint, Minted, NotMinted, Verified, check_range};
 use crate::numbers::Numbers;
@@ -69,7 +71,7 @@ impl Sts {
     ) -> Self {
         let metrics = Metrics::new("sts");
         let numbers = Numbers::new(&metrics);
-        let views = Arc::new(Views::new(store.clone(), custody.clone()));
+        let views = Arc::new(Views::new(store.clone(), custody.clone(), world.clone()));
         let gate = Gatekeeper::new(Arc::clone(&views), store.clone(), custody, world.clone(), config.verify_concurrency);
         let evidence = Evidence::new(world.clone(), store.audit_key(), numbers.clone());
         let mints = Windows::new(Duration::from_mins(1), config.mint_rate);
@@ -117,7 +119,9 @@ impl Sts {
             match self.once(request, address, request_id).await {
                 Ok(minted) => return Ok(minted),
                 Err(NotMinted::Stale) => self.inner.numbers.decided_again.inc(),
-                Err(NotMinted::Spent) => return Err(refusals::internal("an id was used up that nobody presented")),
+                Err(NotMinted::Spent | NotMinted::Exhausted(_)) => {
+                    return Err(refusals::internal("an exchange spent what it does not spend"));
+                }
                 Err(NotMinted::Refused(refusal, events)) => return Err(self.told(*refusal, None, events).await),
             }
         }
@@ -128,10 +132,10 @@ impl Sts {
         let inner = &self.inner;
         let who = match inner.gate.by_secret(request, address).await {
             Ok(who) => who,
-            Err(NotAuthenticated { refusal, zone }) => return Err(self.early(zone, request_id, refusal)),
+            Err(NotAuthenticated { refusal, whose }) => return Err(self.early(&whose, request_id, refusal)),
         };
-        let zone = Some(who.view.zone);
-        let early = |refusal| self.early(zone, request_id, refusal);
+        let whose = Whose::application(&who.view, who.application);
+        let early = |refusal| self.early(&whose, request_id, refusal);
         if matches!(request.presented, Presented::Identity) {
             let extra = !request.resources.is_empty()
                 || !request.scopes.is_empty()
@@ -178,20 +182,51 @@ impl Sts {
                 return Err(early(refusals::edge_ttl(cap)));
             }
             // The cached number only ever lags behind; the conditional update in the journal decides.
-            if path.exhausted().is_some() {
-                return Err(early(refusals::budget()));
+            if let Some(edge) = path.exhausted() {
+                return Err(self.exhausted(&whose, request_id, edge));
             }
         }
         let asking = Asking { resources: &request.resources, scopes: &request.scopes, operation: None, request_id };
         let mints = Mints { windows: &inner.mints, now: inner.world.monotonic(), counts: true };
         let decided =
             decide(resolved, &asking, &inner.evidence, &mints).map_err(|r| NotMinted::Refused(Box::new(r.refusal), r.events))?;
-        self.mint().direct(decided, &request.scopes, request.ttl).await
+        match self.mint().direct(decided, &request.scopes, request.ttl).await {
+            Err(NotMinted::Exhausted(edge)) => Err(self.exhausted(&whose, request_id, &edge)),
+            outcome => outcome,
+        }
     }
 
-    fn early(&self, zone: Option<ZoneId>, request_id: &str, refusal: Refusal) -> NotMinted {
-        let event = self.inner.evidence.early(zone, request_id, &refusal, self.inner.world.now());
+    fn early(&self, whose: &Whose, request_id: &str, refusal: Refusal) -> NotMinted {
+        let event = self.inner.evidence.early(whose, request_id, &refusal, self.inner.world.now());
         NotMinted::Refused(Box::new(refusal), event.into_iter().collect())
+    }
+
+    /// The budget of an edge is used up: told with the edge and its numbers, in the ledger alone (5.7).
+    fn exhausted(&self, whose: &Whose, request_id: &str, edge: &Delegation) -> NotMinted {
+        let refusal = refusals::budget();
+        let budget = edge.authority.constraints.budget;
+        let event = self.inner.evidence.early(whose, request_id, &refusal, self.inner.world.now()).map(|event| {
+            event
+                .with("delegation_edge_id", edge.id.to_string())
+                .with_some("delegation_budget", budget)
+                .with("delegation_budget_spent", budget.map_or(edge.budget_spent, |most| edge.budget_spent.max(most)))
+        });
+        NotMinted::Refused(Box::new(refusal), event.into_iter().collect())
+    }
+
+    /// The STS's background work: what a bound left out of the ledgers is summarised every minute.
+    pub fn jobs(&self, supervisor: &Supervisor) {
+        let own = self.clone();
+        supervisor.every("sts.suppressed", Duration::from_mins(1), move |_stop| {
+            let own = own.clone();
+            async move { own.summarise().await }
+        });
+    }
+
+    /// Tells each ledger how many refusals were left out of it since the last time.
+    pub async fn summarise(&self) -> Result<(), SpoolError> {
+        let events = self.inner.evidence.summaries();
+        if events.is_empty() { Ok(()) } else { self.inner.spool.append(self.inner.evidence.seal(events)).await }
     }
 
     /// Makes the evidence of a refusal durable before the refusal is told. What cannot be evidenced is unavailable.

@@ -10,6 +10,7 @@ use caracal_store::journal::Consume;
 
 use crate::authenticate::NotAuthenticated;
 use crate::decide::{Asking, Mints, decide};
+use crate::evidence::Whose;
 use crate::exchange::{Sts, TRIES};
 use crate::mint::{Minted, NotMinted};
 use crate::refusals;
@@ -70,6 +71,9 @@ impl Sts {
                 Ok(minted) => return Ok(minted),
                 Err(NotMinted::Stale) => self.inner.numbers.decided_again.inc(),
                 Err(NotMinted::Spent) => return Err(GatewayRefusal::Replayed),
+                Err(NotMinted::Exhausted(_)) => {
+                    return Err(refused(refusals::internal("an exchange spent what it does not spend")));
+                }
                 Err(NotMinted::Refused(refusal, events)) => {
                     return Err(refused(self.told(*refusal, call.consume.clone(), events).await));
                 }
@@ -81,15 +85,16 @@ impl Sts {
     async fn gateway_once(&self, call: &GatewayCall<'_>, always_sign: bool) -> Result<Minted, NotMinted> {
         let inner = &self.inner;
         let claims = &call.mandate.claims;
-        let zone = Some(claims.zone_id);
-        let early = |refusal: Refusal| {
-            let event = inner.evidence.early(zone, call.request_id, &refusal, inner.world.now());
+        let early = |whose: &Whose, refusal: Refusal| {
+            let event = inner.evidence.early(whose, call.request_id, &refusal, inner.world.now());
             NotMinted::Refused(Box::new(refusal), event.into_iter().collect())
         };
         let who = match inner.gate.by_gateway(claims.zone_id, claims.client_id).await {
             Ok(who) => who,
-            Err(NotAuthenticated { refusal, .. }) => return Err(early(refusal)),
+            Err(NotAuthenticated { refusal, whose }) => return Err(early(&whose, refusal)),
         };
+        let whose = Whose::application(&who.view, who.application);
+        let early = |refusal| early(&whose, refusal);
         let resolved = presented(who, Arc::clone(call.mandate), &inner.known).await.map_err(early)?;
         let resources = [call.resource.to_owned()];
         let method = call.method.trim().to_ascii_uppercase();

@@ -5,6 +5,8 @@ use std::hash::Hash;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use caracal_core::time::Time;
+
 /// Most keys of one table; beyond it the oldest windows leave.
 const KEYS: usize = 65_536;
 
@@ -63,6 +65,33 @@ impl<K: Eq + Hash + Clone> Windows<K> {
             *used += 1;
         }
         Room::Free
+    }
+}
+
+/// What a bound left out, per ledger, until it is summarised.
+#[derive(Default)]
+pub(crate) struct Suppressed(Mutex<HashMap<String, LeftOut>>);
+
+/// Events left out of a ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LeftOut {
+    /// When the first was.
+    pub(crate) from: Time,
+    /// How many.
+    pub(crate) count: u64,
+}
+
+impl Suppressed {
+    pub(crate) fn left_out(&self, ledger: String, at: Time) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // As many ledgers as there are windows: beyond that nothing is left out of one that is not here.
+        if all.len() < KEYS || all.contains_key(&ledger) {
+            all.entry(ledger).or_insert(LeftOut { from: at, count: 0 }).count += 1;
+        }
+    }
+
+    pub(crate) fn take(&self) -> HashMap<String, LeftOut> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

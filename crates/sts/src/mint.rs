@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use caracal_core::claims::{Claims, Delegated, SubjectType, Use};
+use caracal_core::delegation::Delegation;
 use caracal_core::event::AuditEvent;
 use caracal_core::refusal::Refusal;
 use caracal_core::scope::{LIFECYCLE, Scopes};
@@ -34,6 +35,8 @@ pub(crate) enum NotMinted {
     Stale,
     /// The presented mandate was used before.
     Spent,
+    /// The budget of this edge is used up.
+    Exhausted(Box<Delegation>),
     /// No.
     Refused(Box<Refusal>, Vec<AuditEvent>),
 }
@@ -113,12 +116,16 @@ impl Mint<'_> {
             record: Some(record.clone()),
             spend: Spend::Budgets(resolved.path.as_ref().map(caracal_core::delegation::Path::budgets).unwrap_or_default()),
             presented,
-            events: self.evidence.seal(events.clone()),
+            events: self.evidence.seal(events),
         };
         match self.spool.commit(self.store.journal(), entry).await {
             Ok(Outcome::Durable) => {}
             Ok(Outcome::Stale) => return Err(NotMinted::Stale),
-            Ok(Outcome::Exhausted(_)) => return Err(refused(refusals::budget(), Vec::new())),
+            Ok(Outcome::Exhausted(id)) => {
+                let edge = resolved.path.as_ref().and_then(|path| path.edges().iter().find(|edge| edge.id == id));
+                let known = edge.cloned().map(|edge| NotMinted::Exhausted(Box::new(edge)));
+                return Err(known.unwrap_or_else(|| refused(refusals::budget(), Vec::new())));
+            }
             Ok(Outcome::Spent) => return Err(refused(refusals::internal("an id was used up that nobody presented"), Vec::new())),
             Err(e) => return Err(refused(refusals::unavailable(e), Vec::new())),
         }
@@ -136,14 +143,14 @@ impl Mint<'_> {
         let refused = |refusal: Refusal| NotMinted::Refused(Box::new(refusal), Vec::new());
         let Some(subject) = resolved.subject.clone() else { return Err(refused(refusals::token("gateway"))) };
         let Ok(ends) = resolved.path.as_ref().map(caracal_core::delegation::Path::ends_at).transpose() else {
-            return Err(refused(refusals::edge()));
+            return Err(NotMinted::Refused(Box::new(refusals::edge()), events));
         };
         let lease = resolved.path.as_ref().and_then(caracal_core::delegation::Path::lease_ends_at);
         let bounds = [ends, lease].into_iter().flatten().map(|t| t.secs_since(now));
         let cap = resolved.path.as_ref().and_then(caracal_core::delegation::Path::ttl_cap);
         let life = bounds.chain(cap).chain([subject.claims.exp - now.as_secs(), 900]).min().unwrap_or(0);
         if life < 1 {
-            return Err(refused(refusals::elapsed()));
+            return Err(NotMinted::Refused(Box::new(refusals::elapsed()), events));
         }
         let forwards = always_sign
             || granted.iter().filter_map(|g| g.directive.as_ref()).any(caracal_core::directive::Directive::forwards_mandate);

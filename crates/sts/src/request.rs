@@ -43,7 +43,6 @@ pub(crate) struct TokenRequest {
     pub(crate) bound: bool,
     /// What only a Gateway call may say.
     pub(crate) operation: Option<(String, String)>,
-    pub(crate) gateway_request_id: String,
 }
 
 /// An id somebody names: absent, or one that may or may not exist. Text that is no id names nothing that exists.
@@ -63,7 +62,16 @@ impl<I: FromStr> Reference<I> {
     }
 }
 
-impl<I: Copy> Reference<I> {
+impl<I: Copy + PartialEq> Reference<I> {
+    /// Whether something else than this is named.
+    pub(crate) fn is_other_than(&self, id: Option<I>) -> bool {
+        match self {
+            Self::Absent => false,
+            Self::Named(named) => Some(*named) != id,
+            Self::Nonsense => true,
+        }
+    }
+
     pub(crate) const fn is_absent(&self) -> bool {
         matches!(self, Self::Absent)
     }
@@ -76,16 +84,21 @@ impl<I: Copy> Reference<I> {
     }
 }
 
-impl TokenRequest {
-    /// Reads a form that already passed rules 1 to 5.
-    pub(crate) fn of(form: &Form) -> Result<Self, Refusal> {
+/// A form that passed rules 1 to 7: what is looked at before a Gateway's signature.
+pub(crate) struct Plain<'a> {
+    form: &'a Form,
+    ttl: Option<i64>,
+}
+
+impl<'a> Plain<'a> {
+    /// Reads a form that passed rules 1 to 5.
+    pub(crate) fn of(form: &'a Form) -> Result<Self, Refusal> {
         for field in ["actor_token", "client_assertion", "client_assertion_type"] {
             if form.has(field) {
                 return Err(malformed(field, format!("{field} is not accepted")));
             }
         }
-        let text = |name: &str| form.get(name).unwrap_or_default();
-        let ttl = match text("ttl_seconds") {
+        let ttl = match form.get("ttl_seconds").unwrap_or_default() {
             "" => None,
             digits => {
                 let plain = digits.strip_prefix(['+', '-']).unwrap_or(digits);
@@ -96,6 +109,20 @@ impl TokenRequest {
                 Some(digits.parse().unwrap_or(if digits.starts_with('-') { i64::MIN } else { i64::MAX }))
             }
         };
+        Ok(Self { form, ttl })
+    }
+
+    /// The request id a Gateway names.
+    pub(crate) fn gateway_request_id(&self) -> &str {
+        self.form.get("gateway_request_id").unwrap_or_default()
+    }
+}
+
+impl TokenRequest {
+    /// Rules 9 to 12.
+    pub(crate) fn of(plain: &Plain<'_>) -> Result<Self, Refusal> {
+        let Plain { form, ttl } = *plain;
+        let text = |name: &str| form.get(name).unwrap_or_default();
         let mut resources: Vec<String> = form.all("resource").map(|r| r.trim().to_owned()).collect();
         if resources.iter().any(String::is_empty) {
             return Err(malformed("resource", "resource must not be empty"));
@@ -134,7 +161,6 @@ impl TokenRequest {
             approval: form.get("approval_id").filter(|a| !a.is_empty()).map(str::to_owned),
             bound,
             operation,
-            gateway_request_id: text("gateway_request_id").to_owned(),
         })
     }
 }
@@ -144,7 +170,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<TokenRequest, Refusal> {
-        TokenRequest::of(&Form::parse(format!("grant_type={GRANT}&{text}").as_bytes()).unwrap())
+        TokenRequest::of(&Plain::of(&Form::parse(format!("grant_type={GRANT}&{text}").as_bytes()).unwrap())?)
     }
 
     #[test]
@@ -169,7 +195,7 @@ mod tests {
             assert_eq!(refusal.field.as_deref(), Some(field), "{text}");
         }
         let other = Form::parse(b"grant_type=client_credentials").unwrap();
-        assert_eq!(TokenRequest::of(&other).err().unwrap().field.as_deref(), Some("grant_type"));
+        assert_eq!(TokenRequest::of(&Plain::of(&other).unwrap()).err().unwrap().field.as_deref(), Some("grant_type"));
         assert_eq!(read("ttl_seconds=99999999999999999999").unwrap().ttl, Some(i64::MAX));
         assert_eq!(read("ttl_seconds=0").unwrap().ttl, None);
     }

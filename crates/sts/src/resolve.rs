@@ -160,8 +160,12 @@ pub(crate) async fn direct(who: Authenticated, request: &TokenRequest, known: &K
 fn check_direct(who: &Authenticated, found: &Found, asked: Asked) -> Result<(Option<Session>, Option<Path>), Refusal> {
     let now = who.fresh.now;
     if asked.record.is_some() {
-        let own = |r: &&Record| r.is_live(now) && !r.is_user && r.subject == who.application.to_string();
-        found.record().filter(own).ok_or_else(refusals::record)?;
+        let application = who.application.to_string();
+        let own = found.record().filter(|r| !r.is_user && r.subject == application);
+        let own = own.ok_or_else(refusals::record)?;
+        if !own.is_live(now) {
+            return Err(ended(refusals::record(), Some(if own.status == RecordStatus::Revoked { "revoked" } else { "expired" })));
+        }
     }
     lineage(who, &found.line, asked)
 }
@@ -176,18 +180,29 @@ impl Found {
 fn lineage(who: &Authenticated, references: &References, asked: Asked) -> Result<(Option<Session>, Option<Path>), Refusal> {
     let now = who.fresh.now;
     let Some(session) = asked.session else { return Ok((None, None)) };
-    let own = references.session.as_ref().filter(|s| s.application == who.application && s.is_live(now));
     if asked.edge.is_none() {
-        return own.cloned().map(|s| (Some(s), None)).ok_or_else(refusals::session);
+        let own = references.session.as_ref().filter(|s| s.application == who.application).ok_or_else(refusals::session)?;
+        return match own.over(now) {
+            None => Ok((Some(own.clone()), None)),
+            state => Err(ended(refusals::session(), state)),
+        };
     }
     let path = Path::check(references.edges.clone(), references.sessions.clone(), now).map_err(|broken| match broken {
-        Broken::Edge(_) | Broken::Session(_) | Broken::Discontinuous | Broken::TooLong => refusals::edge(),
+        Broken::Edge(_) | Broken::Session(_) | Broken::Discontinuous | Broken::TooLong => {
+            let known = references.edges.last().filter(|e| e.issuer == who.application || e.receiver == who.application);
+            ended(refusals::edge(), known.and_then(|edge| edge.over(now)))
+        }
     })?;
     if path.presented().target != session || path.target().application != who.application {
         return Err(refusals::edge());
     }
     let target = path.target().clone();
     Ok((Some(target), Some(path)))
+}
+
+/// Says how an object that the caller may know is over.
+fn ended(refusal: Refusal, state: Option<&'static str>) -> Refusal {
+    Refusal { state, ..refusal }
 }
 
 /// Resolves the references of a Gateway exchange (3.5): everything comes from the presented mandate.

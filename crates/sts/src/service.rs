@@ -27,7 +27,7 @@ use crate::exchange::Sts;
 use crate::gateway::{GatewayCall, GatewayRefusal};
 use crate::refusals;
 use crate::reply;
-use crate::request::{Presented, TokenRequest};
+use crate::request::{Plain, Presented, TokenRequest};
 
 const FACE: Face =
     Face { service: Service::Sts, not_found: rows::NOT_FOUND, method: rows::METHOD, internal: rows::INTERNAL, challenge: None };
@@ -91,10 +91,13 @@ async fn token(
     // The MAC is over the bytes as received, so they are kept beside the form read from them.
     let bytes = FORM.bytes(&headers, body).await?;
     let form = FORM.form(&uri, &headers, Full::new(bytes.clone()), &["resource"]).await?;
-    let request = TokenRequest::of(&form)?;
+    let plain = Plain::of(&form)?;
     let by_gateway = [&TIMESTAMP, &NONCE_HEADER, &SIGNATURE].iter().any(|name| headers.contains_key(*name));
+    if by_gateway {
+        gateway_signed(&sts, &headers, uri.path(), &bytes, &plain, id.as_str()).await?;
+    }
+    let request = TokenRequest::of(&plain)?;
     let (form, outcome) = if by_gateway {
-        gateway_signed(&sts, &headers, uri.path(), &bytes, &request, id.as_str()).await?;
         ("gateway", gateway(&sts, &request, id.as_str()).await)
     } else {
         let trust = sts.inner.config.common.trust_proxy;
@@ -114,12 +117,12 @@ async fn gateway_signed(
     headers: &HeaderMap,
     path: &str,
     body: &[u8],
-    request: &TokenRequest,
+    plain: &Plain<'_>,
     id: &str,
 ) -> Result<(), Problem> {
     let failed = || Problem::from(refusals::client()).header(AUTH_FAILED.clone(), HeaderValue::from_static("failed"));
     let text = |name: &HeaderName| headers.get(name).and_then(|v| v.to_str().ok()).filter(|v| !v.is_empty());
-    if request.gateway_request_id.is_empty() || request.gateway_request_id != id {
+    if plain.gateway_request_id().is_empty() || plain.gateway_request_id() != id {
         return Err(failed());
     }
     let key = sts.inner.config.gateway_key.as_ref().ok_or_else(failed)?;
@@ -149,9 +152,9 @@ async fn gateway(sts: &Sts, request: &TokenRequest, id: &str) -> Result<Response
     if mandate.claims.client_id.to_string() != request.application {
         return Err(refusals::record());
     }
-    if request.record.id().is_some_and(|r| r != mandate.claims.sid)
-        || request.session.id().is_some_and(|s| Some(s) != mandate.claims.session)
-        || request.edge.id().is_some_and(|e| Some(e) != mandate.claims.edge())
+    if request.record.is_other_than(Some(mandate.claims.sid))
+        || request.session.is_other_than(mandate.claims.session)
+        || request.edge.is_other_than(mandate.claims.edge())
     {
         return Err(refusals::record());
     }

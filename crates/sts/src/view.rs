@@ -8,9 +8,11 @@ use caracal_core::directive::Directive;
 use caracal_core::id::{ApplicationId, ProviderId, ResourceId, ZoneId};
 use caracal_core::refusal::Refusal;
 use caracal_core::scope::{LIFECYCLE, Scopes};
+use caracal_core::time::Time;
 use caracal_crypto::keys::{PublicKey, SigningKey};
 use caracal_crypto::secret::Verifier;
 use caracal_custody::Custody;
+use caracal_host::World;
 use caracal_policy::bundle::{Program, manifest_sha256};
 use caracal_provider::{Config, caracal_jwt};
 use caracal_store::Store;
@@ -70,6 +72,8 @@ pub(crate) struct Active {
 pub(crate) struct ZoneView {
     pub(crate) zone: ZoneId,
     pub(crate) stamp: Stamp,
+    /// When a replaced key verifies no more: a change that nobody announces.
+    until: Option<Time>,
     pub(crate) policy: Policy,
     pub(crate) signing: Option<SigningKey>,
     pub(crate) keys: Arc<KeySet>,
@@ -107,6 +111,7 @@ impl Resource {
 pub(crate) struct Views {
     store: Store,
     custody: Custody,
+    world: World,
     slots: Mutex<HashMap<ZoneId, Arc<Slot>>>,
 }
 
@@ -117,8 +122,8 @@ struct Slot {
 }
 
 impl Views {
-    pub(crate) fn new(store: Store, custody: Custody) -> Self {
-        Self { store, custody, slots: Mutex::default() }
+    pub(crate) fn new(store: Store, custody: Custody, world: World) -> Self {
+        Self { store, custody, world, slots: Mutex::default() }
     }
 
     /// The zone as new as `fresh`, and that answer; `None` when there is no live zone of that id.
@@ -129,13 +134,13 @@ impl Views {
             slots.get(&zone).cloned()
         };
         if let Some(slot) = &slot
-            && let Some(view) = self.good(slot)
+            && let Some(view) = self.good(slot, fresh.now)
         {
             return Ok(Some((view, fresh)));
         }
         let held = slot.unwrap_or_default();
         let one = held.loading.lock().await;
-        if let Some(view) = self.good(&held) {
+        if let Some(view) = self.good(&held, fresh.now) {
             return Ok(Some((view, fresh)));
         }
         let since = fresh.now.minus_secs(KEY_GRACE);
@@ -158,12 +163,13 @@ impl Views {
     /// The view as known now, if nothing it is made of is known to have changed.
     pub(crate) fn current(&self, zone: ZoneId) -> Option<Arc<ZoneView>> {
         let slot = self.slots.lock().unwrap_or_else(PoisonError::into_inner).get(&zone).cloned()?;
-        self.good(&slot)
+        self.good(&slot, self.world.now())
     }
 
-    fn good(&self, slot: &Slot) -> Option<Arc<ZoneView>> {
+    fn good(&self, slot: &Slot, now: Time) -> Option<Arc<ZoneView>> {
         let view = slot.view.load_full()?;
-        self.store.fence().good(view.zone, view.stamp, &[Entity::VIEW]).then_some(view)
+        let lasts = view.until.is_none_or(|until| now < until);
+        (lasts && self.store.fence().good(view.zone, view.stamp, &[Entity::VIEW])).then_some(view)
     }
 }
 
@@ -215,8 +221,10 @@ fn build(rows: ZoneRows, before: Option<&ZoneView>, custody: &Custody) -> ZoneVi
             None => skipped_keys += 1,
         }
     }
+    let until = rows.keys.iter().filter_map(|key| key.replaced_at).map(|at| at.plus_secs(KEY_GRACE)).min();
     ZoneView {
         zone,
+        until,
         stamp: rows.stamp,
         policy: policy(rows.policy, before),
         signing,

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use caracal_core::error::{Retry, Service, Situation};
+use caracal_core::refusal::{Ask, Refusal};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use serde_json::{Map, Value, json};
@@ -69,7 +70,7 @@ pub fn finish(face: &Face, status: StatusCode, headers: &mut HeaderMap, id: &Req
 fn retry_after(problem: &Problem) -> Option<u64> {
     problem.retry_after.or(match problem.situation.retry {
         Retry::Later => Some(1),
-        Retry::Never => None,
+        Retry::Never => general(problem).and_then(|refusal| refusal.retry_after),
     })
 }
 
@@ -102,8 +103,26 @@ fn body(problem: &Problem, id: &RequestId) -> Map<String, Value> {
     }
     if let Some(refusal) = &problem.refusal {
         put("refusal", refusal.for_caller());
+    } else if let Some(refusal) = general(problem) {
+        put("refusal", refusal.for_caller());
     }
     body
+}
+
+/// What the STS says beside its code where nobody said more: every refusal of its has the member (`sts.md` 27.1, 27.2).
+fn general(problem: &Problem) -> Option<Refusal> {
+    let row = problem.situation;
+    if row.service != Service::Sts || problem.refusal.is_some() {
+        return None;
+    }
+    let refusal = |reason, rule, ask| Refusal::new(row, reason, rule, ask, "");
+    let mut refusal = match row.status {
+        404 => refusal("not_found", "request.object", Ask::Oneself),
+        500.. => refusal("unavailable", "platform.unavailable", Ask::Wait).retry_after(problem.retry_after.unwrap_or(1)),
+        _ => refusal("request_malformed", "request.form", Ask::Oneself),
+    };
+    refusal.field.clone_from(&problem.field);
+    Some(refusal)
 }
 
 fn cut(text: &str) -> Cow<'_, str> {
@@ -117,7 +136,6 @@ fn cut(text: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use caracal_core::error::{coordinator, sts};
-    use caracal_core::refusal::{Ask, Refusal};
     use caracal_host::World;
 
     use super::*;

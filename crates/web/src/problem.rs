@@ -33,6 +33,7 @@ pub struct Told {
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
     pub(crate) retry_after: Option<u64>,
     pub(crate) cause: Option<String>,
+    pub(crate) field: Option<Cow<'static, str>>,
 }
 
 impl Problem {
@@ -52,6 +53,7 @@ impl Problem {
             headers: Vec::new(),
             retry_after: None,
             cause: None,
+            field: None,
         }))
     }
 
@@ -90,6 +92,13 @@ impl Problem {
         self
     }
 
+    /// Names the malformed field.
+    #[must_use]
+    pub fn field(mut self, name: impl Into<Cow<'static, str>>) -> Self {
+        self.0.field = Some(name.into());
+        self
+    }
+
     /// The row.
     pub fn situation(&self) -> &'static Situation {
         self.0.situation
@@ -112,6 +121,7 @@ impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         let mut problem = Self::because(refusal.situation, refusal.description.clone());
         problem.0.retry_after = refusal.retry_after;
+        problem.0.cause = refusal.operator.as_ref().and_then(|operator| operator.detail.clone());
         problem.0.refusal = Some(Box::new(refusal));
         problem
     }

@@ -194,7 +194,8 @@ mod tests {
     #[tokio::test]
     async fn a_panic_is_neutral() {
         let (_, _, body) = ask("GET", "/boom").await;
-        assert_eq!(body, serde_json::json!({"error":"internal_error","requestId":"req-7"}));
+        let refusal = serde_json::json!({"v":1,"reason":"unavailable","rule":"platform.unavailable","enough":[],"ask":"wait","retry_after":1});
+        assert_eq!(body, serde_json::json!({"error":"internal_error","requestId":"req-7","refusal":refusal}));
     }
 
     #[tokio::test]

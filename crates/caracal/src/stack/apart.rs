@@ -81,6 +81,7 @@ async fn sts(sources: &Sources, world: World) -> Result<Started, Failure> {
     emptying.jobs(&ground.supervisor);
     let verified = Arc::new(VerifiedMandates::new(REMEMBERED));
     let sts = Sts::new(config, ground.store.clone(), spool, memory, custody, world, verified);
+    sts.jobs(&ground.supervisor);
     Ok(Started { ground, doors, served: Served::Router(caracal_sts::service(&sts)), grace: caracal_sts::GRACE })
 }
 

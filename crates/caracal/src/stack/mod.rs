@@ -81,6 +81,7 @@ impl Stack {
         let issuer = sts_config.issuer.clone();
         let store = ground.store.clone();
         let sts = Sts::new(sts_config, store.clone(), spool.clone(), memory.clone(), custody.clone(), world.clone(), verified);
+        sts.jobs(&ground.supervisor);
         let coordinator = Coordinator::new(coordinator_config, store.clone(), sts.verifier(), issuer, world.clone());
         coordinator.jobs(&ground.supervisor);
         let audit_keys = audit_config.keys.clone();

@@ -134,7 +134,8 @@ impl Verifier {
             JwsError::Malformed => Refused::Malformed,
             _ => Refused::Signature,
         })?;
-        let zone: ZoneId = parsed.peek::<Zone>().and_then(|z| z.zone_id.parse().ok()).ok_or(Refused::Signature)?;
+        let Head { zone_id, nbf } = parsed.peek().ok_or(Refused::Signature)?;
+        let zone: ZoneId = zone_id.parse().map_err(|_| Refused::Signature)?;
         let kid = parsed.kid().to_owned();
         let keys = match self.keys.current(zone) {
             Some(keys) if keys.has(&kid) => keys,
@@ -145,6 +146,10 @@ impl Verifier {
             },
         };
         let payload = parsed.verify(keys.iter()).map_err(|_| Refused::Signature)?;
+        // Ours never say it; whoever does means it. Once past it stays past, so the cache need not keep it.
+        if nbf.is_some_and(|from| from > self.world.now().as_secs().saturating_add(LEEWAY_SECS)) {
+            return Err(Refused::Claim("nbf"));
+        }
         let claims: Claims = serde_json::from_slice(&payload).map_err(|_| Refused::Malformed)?;
         Ok(self.verified.insert(VerifiedMandate { claims, kid, digest: VerifiedMandates::digest(token) }))
     }
@@ -157,8 +162,10 @@ impl std::fmt::Debug for Verifier {
 }
 
 #[derive(Deserialize)]
-struct Zone {
+struct Head {
     zone_id: String,
+    #[serde(default)]
+    nbf: Option<i64>,
 }
 
 #[cfg(test)]

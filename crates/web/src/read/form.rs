@@ -97,7 +97,8 @@ impl Rules {
         for (i, (name, _)) in form.fields.iter().enumerate() {
             if !repeatable.contains(&name.as_str()) && form.fields[..i].iter().any(|(n, _)| n == name) {
                 let shown: String = name.chars().take(64).collect();
-                return Err(Problem::because(self.invalid, format!("the field {shown:?} occurs more than once")));
+                let text = format!("the field {shown:?} occurs more than once");
+                return Err(Problem::because(self.invalid, text).field(shown));
             }
         }
         Ok(form)
