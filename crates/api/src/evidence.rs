@@ -61,7 +61,7 @@ pub(crate) async fn list(call: Call) -> Reply {
     let mut entries = call.api.store.ledger_entries(zone.clone(), filter, limit + 1).await.map_err(store)?;
     let more = entries.len() > limit;
     entries.truncate(limit);
-    let next = entries.last().filter(|_| more && !by_seq).map(|entry| query.next(entry.occurred_at, entry.event_id));
+    let next = entries.last().filter(|_| more && !by_seq).map(|entry| query.next(entry.event.occurred_at, entry.event.id));
     Ok(export.answer(entries.iter().map(row).collect(), next, &format!("audit-{zone}.csv")))
 }
 

@@ -1,20 +1,57 @@
 //! A zone's batch becomes entries: in the order of arrival, each following the one before in chain and tree.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
-use caracal_core::digest::{hex, sha256};
+use caracal_core::event::Event;
 use caracal_core::id::EventId;
 use caracal_core::time::Time;
-use caracal_crypto::mac::MacKey;
 use caracal_host::World;
-use caracal_store::ledger::{Alert, Appending, DeadLetter, Head, Known, NewEntry};
-use caracal_tlog::chain::{content, link};
-use caracal_tlog::event::Event;
+use caracal_store::ledger::{Alert, Appending, DeadLetter, Entry, Head, NewEntry, NewHead};
+use caracal_store::{Store, StoreError};
+use caracal_tlog::canonical::Canonical;
+use caracal_tlog::chain::{content, data_mac, link};
+use caracal_tlog::event::Read;
 use caracal_tlog::leaf::{EntrySecret, Place, leaf_bytes};
+use caracal_tlog::recheck::NamedKey;
 use caracal_tlog::tree::{Frontier, leaf_hash};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use crate::judge::{Accepted, Judge, dead};
+use crate::judge::{Accepted, dead};
+
+/// The ledgers of all zones, for who appends.
+#[derive(Clone)]
+pub struct Ledger {
+    store: Store,
+    world: World,
+    keys: Arc<[NamedKey]>,
+    origin: Arc<str>,
+}
+
+impl std::fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Ledger({})", self.origin)
+    }
+}
+
+impl Ledger {
+    /// Ledgers whose new logs begin their names with `origin`; the first key makes the HMACs of the chain.
+    pub fn new(store: Store, world: World, keys: &[NamedKey], origin: &str) -> Self {
+        Self { store, world, keys: keys.into(), origin: origin.into() }
+    }
+
+    /// Appends a zone's batch: all of it or nothing.
+    pub async fn append(&self, zone: &str, batch: Vec<Accepted>) -> Result<Counts, StoreError> {
+        let first = NewHead { origin: format!("{}/{zone}", self.origin), frontier: Frontier::default().to_bytes() };
+        let candidates = batch.iter().map(|a| a.read.event.id).collect();
+        let (world, keys) = (self.world.clone(), Arc::clone(&self.keys));
+        self.store
+            .ledger_append(zone.to_owned(), first, candidates, move |head, known, now| {
+                entries(batch, head, known, now, &keys, &world)
+            })
+            .await
+    }
+}
 
 /// What a batch was made of; counted once it is committed.
 #[derive(Clone, Copy, Debug, Default)]
@@ -29,104 +66,68 @@ pub struct Counts {
     pub dead: u64,
 }
 
-/// Makes entries of a batch, after this head.
-#[allow(clippy::implicit_hasher, reason = "the store gives this map")]
+/// Makes entries of a batch, after this head. `known` are the entries that its ids already have.
 pub fn entries(
-    batch: &[Accepted],
+    batch: Vec<Accepted>,
     head: &Head,
-    known: &HashMap<EventId, Known>,
+    known: &[Entry],
     now: Time,
-    judge: &Judge,
+    keys: &[NamedKey],
     world: &World,
-    counts: &mut Counts,
-) -> Result<Appending, String> {
+) -> Result<(Appending, Counts), String> {
     let mut frontier = Frontier::from_bytes(&head.frontier).map_err(|e| e.to_string())?;
     if frontier.size() + 1 != head.next_seq {
         return Err(format!("the tree has {} leaves and the next entry would be {}", frontier.size(), head.next_seq));
     }
-    let dedupe_key = MacKey::from_bytes(&head.dedupe_key);
     // Ingestion never goes back, whatever the clock does.
-    let ingested_at = now.max(head.last_ingested);
-    let key = judge.keys.first();
+    let mut appending = Appending { ingested_at: now.max(head.last_ingested), ..Appending::default() };
+    let mut counts = Counts::default();
     let mut previous = head.last_content;
-    let mut seen: HashMap<EventId, Vec<u8>> = known.iter().map(|(id, k)| (*id, k.dedupe.clone())).collect();
-    let mut appending = Appending::default();
-    for accepted in batch {
-        let event = &accepted.event;
-        let dedupe = dedupe_key.tag(&[&event.identity()])[..16].to_vec();
+    let mut seen: HashMap<EventId, Canonical> = known.iter().map(|entry| (entry.event.id, Canonical::of(&entry.event))).collect();
+    for Accepted { read, message, foreign, signature } in batch {
+        let Read { event, canonical, oversize } = read;
         if let Some(before) = seen.get(&event.id) {
-            if *before == dedupe {
+            if *before == canonical {
                 counts.duplicates += 1;
             } else {
                 counts.tampered += 1;
-                appending.alerts.push(mismatch(event, before, &dedupe));
-                appending.dead.push(dead(&accepted.message, "tamper_on_replay"));
+                appending.alerts.push(mismatch(&event, before, &canonical));
+                appending.dead.push(dead(&message, "tamper_on_replay"));
             }
             continue;
         }
-        if accepted.oversize {
-            appending.dead.push(dead(&accepted.message, "oversize_body"));
+        if oversize {
+            appending.dead.push(dead(&message, "oversize_body"));
         }
         let secret = EntrySecret(world.random());
-        let seq = frontier.size() + 1;
-        let leaf = leaf_bytes(event, Place { origin: &head.origin, seq, ingested_at }, &secret);
+        let place = Place { origin: &head.origin, seq: frontier.size() + 1, ingested_at: appending.ingested_at };
+        let leaf = leaf_bytes(&canonical, place, &secret);
         frontier.append(leaf_hash(&leaf));
-        let hash = content(&leaf);
-        let chain_hmac = key.map(|key| link(key, &hash, previous.as_ref()));
-        let data_hash = sha256(&[accepted.message.data.as_deref().unwrap_or_default()]);
-        appending.entries.push(NewEntry {
-            seq,
-            event_id: event.id,
-            event_type: event.event_type.clone(),
-            decision: event.decision.clone(),
-            evaluation_status: event.evaluation_status.clone(),
-            request_id: event.request_id.clone(),
-            application_id: meta(event, "application_id"),
-            session_id: meta(event, "agent_session_id"),
-            delegation_id: meta(event, "delegation_edge_id"),
-            record_id: meta(event, "session_id"),
-            resource: meta(event, "resource"),
-            labels: labels(event),
-            fingerprint: meta(event, "subject_fingerprint").or_else(|| meta(event, "subject_fp")),
-            trace_id: meta(event, "trace_id"),
-            occurred_at: event.occurred_at,
-            ingested_at,
-            body: event.to_value().to_string().into_bytes(),
-            secret: secret.0,
-            content: hash,
-            previous,
-            chain_hmac,
-            chain_key_id: judge.key_id.clone().filter(|_| key.is_some()),
-            dedupe: dedupe.clone(),
-            producer_sig: accepted.message.sig.clone(),
-            data_hash,
-        });
-        seen.insert(event.id, dedupe);
-        previous = Some(hash);
+        let content = content(&leaf);
+        let hmac = keys.first().map(|named| (named.id, link(&named.key, &content, previous.as_ref())));
+        let mac = |hash: &[u8; 32]| keys.first().map(|named| data_mac(&named.key, &content, signature.as_ref(), hash));
+        let foreign = foreign.map(|hash| (hash, mac(&hash)));
+        seen.insert(event.id, canonical);
+        appending.entries.push(NewEntry { event, secret: secret.0, content, hmac, signature, foreign });
+        previous = Some(content);
     }
     appending.frontier = frontier.to_bytes();
     counts.inserted = appending.entries.len() as u64;
     counts.dead = appending.dead.len() as u64;
-    Ok(appending)
+    Ok((appending, counts))
 }
 
-fn meta(event: &Event, key: &str) -> Option<String> {
-    event.meta(key).filter(|t| !t.is_empty()).map(str::to_owned)
-}
-
-/// Labels between line feeds, so that one is found whole.
-fn labels(event: &Event) -> Option<String> {
-    let list = event.metadata.as_ref()?.get("agent_labels")?.as_array()?;
-    let texts: Vec<&str> = list.iter().filter_map(Value::as_str).collect();
-    (!texts.is_empty()).then(|| format!("\n{}\n", texts.join("\n")))
-}
-
-fn mismatch(event: &Event, stored: &[u8], incoming: &[u8]) -> Alert {
+/// Another event came under a known id. Says where they differ, not what they say.
+fn mismatch(event: &Event, stored: &Canonical, incoming: &Canonical) -> Alert {
+    let members = |canonical: &Canonical| serde_json::from_slice::<Map<String, Value>>(canonical.text()).unwrap_or_default();
+    let (stored, incoming) = (members(stored), members(incoming));
+    let names: BTreeSet<&str> =
+        stored.keys().chain(incoming.keys()).filter(|name| stored.get(*name) != incoming.get(*name)).map(String::as_str).collect();
     Alert {
         zone: event.zone_id.clone(),
         event_id: event.id,
         kind: "content_mismatch_on_replay",
-        detail: format!("stored={} incoming={}", hex(stored), hex(incoming)),
+        detail: format!("differs in {}", names.into_iter().collect::<Vec<_>>().join(", ")),
     }
 }
 

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use caracal_core::digest::sha256_hex;
 use caracal_core::error::Service;
-use caracal_crypto::mac::MacKey;
 use caracal_host::config::{Common, ConfigErrors, Key, Sources};
+use caracal_tlog::recheck::NamedKey;
 use caracal_web::OperatorToken;
 use secrecy::ExposeSecret;
 
@@ -37,9 +36,7 @@ pub struct Config {
     /// Opens the operator routes.
     pub admin_token: OperatorToken,
     /// The key that signs the chain, and those that verify. Empty: nothing is verified (`dev`).
-    pub keys: Vec<MacKey>,
-    /// The name of the first key, which tells nothing about it: the first 8 hex digits of its SHA-256.
-    pub key_id: Option<String>,
+    pub keys: Vec<NamedKey>,
     /// Age beyond which an event is not taken in.
     pub retention: Duration,
     /// Most events taken in at once.
@@ -71,11 +68,9 @@ impl Config {
         let config = (|| {
             let common = common?;
             let previous = previous?;
-            let key_id = common.audit_key.as_ref().map(|key| sha256_hex(key.expose_secret())[..8].to_owned());
             let keys = [common.audit_key.as_ref(), previous.as_ref()];
             Some(Self {
-                key_id,
-                keys: keys.into_iter().flatten().map(|key| MacKey::from_bytes(key.expose_secret())).collect(),
+                keys: keys.into_iter().flatten().map(|key| NamedKey::new(key.expose_secret())).collect(),
                 common,
                 admin_token: OperatorToken::new(admin_token?),
                 retention: Duration::from_secs(days? * 86_400),

@@ -4,20 +4,19 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use caracal_core::message::Stream;
 use caracal_host::World;
 use caracal_host::jobs::Stop;
-use caracal_store::ledger::{DeadLetter, NewHead};
+use caracal_store::ledger::DeadLetter;
 use caracal_store::{Store, StoreError};
 use caracal_stream::bus::{Bus, BusError, Delivered, EntryId, Member, Membership};
 use caracal_stream::{EVIDENCE_GROUP, Published};
-use caracal_tlog::tree::Frontier;
 
-use crate::append::{Counts, entries, refused};
+use crate::append::{Ledger, refused};
 use crate::judge::{Accepted, Judge, Message};
 use crate::metrics::Numbers;
 
@@ -70,9 +69,8 @@ impl Health {
 pub struct Ingestor {
     store: Store,
     reader: Arc<Reader>,
-    world: World,
+    ledger: Ledger,
     judge: Arc<Judge>,
-    origin: Arc<str>,
     batch: usize,
     numbers: Numbers,
     health: Arc<Health>,
@@ -80,7 +78,7 @@ pub struct Ingestor {
 
 impl std::fmt::Debug for Ingestor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Ingestor({})", self.origin)
+        write!(f, "Ingestor({:?})", self.ledger)
     }
 }
 
@@ -106,7 +104,8 @@ impl Ingestor {
         numbers: Numbers,
     ) -> Self {
         let reader = Arc::new(Reader { bus, name, member: tokio::sync::Mutex::default() });
-        Self { store, reader, world, judge: Arc::new(judge), origin: origin.into(), batch, numbers, health: Arc::default() }
+        let ledger = Ledger::new(store.clone(), world, &judge.keys, origin);
+        Self { store, reader, ledger, judge: Arc::new(judge), batch, numbers, health: Arc::default() }
     }
 
     /// How ingestion fares.
@@ -200,7 +199,7 @@ impl Ingestor {
             match self.judge.judge(message, now) {
                 Ok(accepted) => {
                     self.health.forged.store(0, Ordering::Relaxed);
-                    zones.entry(accepted.event.zone_id.clone()).or_default().push(accepted);
+                    zones.entry(accepted.read.event.zone_id.clone()).or_default().push(accepted);
                 }
                 Err(letter) => {
                     let forged = letter.reason == "hmac_verify_failed";
@@ -241,21 +240,7 @@ impl Ingestor {
     }
 
     async fn append_once(&self, zone: &str, batch: Vec<Accepted>) -> Result<(), StoreError> {
-        let first = NewHead {
-            origin: format!("{}/{zone}", self.origin),
-            frontier: Frontier::default().to_bytes(),
-            dedupe_key: self.world.random(),
-        };
-        let candidates = batch.iter().map(|a| a.event.id).collect();
-        let (world, judge) = (self.world.clone(), self.judge.clone());
-        let counts: Arc<Mutex<Counts>> = Arc::default();
-        let counting = counts.clone();
-        let make = move |head: &_, known: &_, now| {
-            let mut counts = counting.lock().unwrap_or_else(PoisonError::into_inner);
-            entries(&batch, head, known, now, &judge, &world, &mut counts)
-        };
-        self.store.ledger_append(zone.to_owned(), first, candidates, make).await?;
-        let counts = *counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = self.ledger.append(zone, batch).await?;
         self.numbers.inserts.inc_by(counts.inserted);
         self.numbers.duplicates.inc_by(counts.duplicates);
         self.numbers.tamper_replay.inc_by(counts.tampered);

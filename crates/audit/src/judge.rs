@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use caracal_core::digest::sha256;
 use caracal_core::time::Time;
-use caracal_crypto::mac::{MacKey, audit_verified};
 use caracal_store::ledger::DeadLetter;
-use caracal_tlog::event::Event;
+use caracal_tlog::event::{Read, read};
+use caracal_tlog::recheck::NamedKey;
 
 /// How far an emitter's clock may be ahead.
 const AHEAD: Duration = Duration::from_hours(24);
@@ -24,21 +25,21 @@ pub struct Message {
 /// An event that may be appended.
 #[derive(Clone, Debug)]
 pub struct Accepted {
-    /// The event.
-    pub event: Event,
+    /// The event. Where its values were too large only their digest remains; the message then goes to the dead letters too.
+    pub read: Read,
     /// The message.
     pub message: Message,
-    /// Whether its values were too large and only their digest remains; the message then goes to the dead letters too.
-    pub oversize: bool,
+    /// SHA-256 of the exact bytes, where they are not those that are made again from the event.
+    pub foreign: Option<[u8; 32]>,
+    /// The signature; `None` where none was verified and what came is none.
+    pub signature: Option<[u8; 32]>,
 }
 
 /// What a deployment accepts.
 #[derive(Clone, Debug)]
 pub struct Judge {
-    /// Keys that may have signed; none: nothing is verified.
-    pub keys: Vec<MacKey>,
-    /// The name of the first key, as entries carry it.
-    pub key_id: Option<String>,
+    /// Keys that may have signed, the one that signs the chain first; none: nothing is verified.
+    pub keys: Vec<NamedKey>,
     /// Oldest event accepted.
     pub retention: Duration,
 }
@@ -47,30 +48,28 @@ impl Judge {
     /// Judges a message at `now`.
     pub fn judge(&self, message: Message, now: Time) -> Result<Accepted, DeadLetter> {
         let Some(data) = &message.data else { return Err(dead(&message, "missing_data_field")) };
-        if !self.keys.is_empty() && !audit_verified(&self.keys, data, &message.sig) {
+        let mut signature = [0; 32];
+        let signature = hex::decode_to_slice(&message.sig, &mut signature).is_ok().then_some(signature);
+        if !self.keys.is_empty() && !signature.is_some_and(|sig| self.keys.iter().any(|k| k.key.verify(&[data], &sig))) {
             return Err(dead(&message, "hmac_verify_failed"));
         }
-        let (event, oversize) = Event::read(data).map_err(|e| dead(&message, &e.to_string()))?;
-        if event.occurred_at > now + AHEAD || event.occurred_at < now - self.retention {
+        let read = read(data).map_err(|e| dead(&message, &e.to_string()))?;
+        if read.event.occurred_at > now + AHEAD || read.event.occurred_at < now - self.retention {
             return Err(dead(&message, "outside_window"));
         }
-        Ok(Accepted { event, message, oversize })
+        let foreign = (read.event.to_data() != *data).then(|| sha256(&[data]));
+        Ok(Accepted { read, message, foreign, signature })
     }
 }
 
 /// The dead letter of a message.
 pub fn dead(message: &Message, reason: &str) -> DeadLetter {
-    DeadLetter {
-        source: message.source.clone(),
-        reason: reason.to_owned(),
-        data: message.data.as_deref().map(String::from_utf8_lossy).unwrap_or_default().into_owned(),
-        sig: message.sig.clone(),
-    }
+    DeadLetter { source: message.source.clone(), reason: reason.to_owned(), data: message.data.clone(), sig: message.sig.clone() }
 }
 
 #[cfg(test)]
 mod tests {
-    use caracal_crypto::mac::audit_signature;
+    use caracal_crypto::mac::{MacKey, audit_signature};
 
     use super::*;
 
@@ -79,7 +78,7 @@ mod tests {
     fn what_is_put_aside_and_why() {
         let key = MacKey::from_bytes(&[7; 32]);
         let now = Time::from_secs(1_790_000_000);
-        let judge = Judge { keys: vec![key.clone()], key_id: None, retention: Duration::from_hours(365 * 24) };
+        let judge = Judge { keys: vec![NamedKey::new(&[7; 32])], retention: Duration::from_hours(365 * 24) };
         let event = |at: &str| format!(r#"{{"id":"0195f2aa-7c31-7d4e-a01b-3f6c2d9e8b10","zone_id":"z","occurred_at":"{at}"}}"#);
         let signed = |data: &str| audit_signature(&key, data.as_bytes());
         let reason = |data: Option<&str>, sig: String| {

@@ -16,6 +16,7 @@ pub mod recheck;
 pub mod search;
 pub mod service;
 
+pub use caracal_tlog::recheck::NamedKey;
 pub use config::{Config, KEYS};
 pub use ingest::Ingestor;
 pub use recheck::{Recheck, recheck};

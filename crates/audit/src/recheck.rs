@@ -1,11 +1,9 @@
 //! A ledger read again from the store: every leaf rebuilt, chain and tree recomputed (`audit.md` 8).
 
-use caracal_crypto::mac::MacKey;
-use caracal_store::ledger::{Filter, Order};
+use caracal_store::ledger::Entry;
 use caracal_store::{Store, StoreError};
-use caracal_tlog::event::Event;
 use caracal_tlog::leaf::EntrySecret;
-use caracal_tlog::recheck::{Finding, Stored};
+use caracal_tlog::recheck::{self as tlog, Finding, NamedKey, Stored};
 use caracal_tlog::tree::Frontier;
 
 /// Entries read at once.
@@ -23,48 +21,55 @@ pub struct Recheck {
 }
 
 /// Rechecks a zone's ledger up to its head; `None` when the zone has none.
-pub async fn recheck(store: &Store, zone: &str, keys: &[MacKey]) -> Result<Option<Recheck>, StoreError> {
+pub async fn recheck(store: &Store, zone: &str, keys: &[NamedKey]) -> Result<Option<Recheck>, StoreError> {
     let Some(head) = store.ledger_head(zone.to_owned()).await? else { return Ok(None) };
     let frontier =
         Frontier::from_bytes(&head.frontier).map_err(|e| StoreError::inconsistent("ledger_heads", "frontier", e.to_string()))?;
-    let mut check = caracal_tlog::recheck::Recheck::new(head.origin.clone(), zone.to_owned(), keys);
-    let (mut entries, mut after) = (0, 0);
+    let mut check = tlog::Recheck::new(head.origin, zone.to_owned(), keys);
+    let (mut entries, mut after, mut beyond) = (0, 0, None);
     'pages: loop {
-        let filter = Filter { after_seq: Some(after), order: Order::Ledger, ..Filter::default() };
-        let page = store.ledger_entries(zone.to_owned(), filter, PAGE).await?;
+        let page = store.ledger_in_order(zone.to_owned(), after, PAGE).await?;
         let full = page.len() == PAGE;
-        for entry in page {
-            after = entry.seq;
-            // What came after the head was read belongs to the next recheck.
-            if entry.seq >= head.next_seq {
+        for (seq, entry) in page {
+            after = seq;
+            if seq >= head.next_seq {
+                beyond = Some(seq);
                 break 'pages;
             }
             entries += 1;
-            let Ok(event) = Event::stored(&entry.event) else {
-                check.found("leaf_not_canonical", entry.seq);
-                continue;
-            };
-            // A column that differs from the event would hide the entry from whoever searches by it.
-            let says = [&event.event_type, &event.decision, &event.evaluation_status, &event.request_id];
-            if says.into_iter().zip(&entry.found_by).any(|(said, found)| said != found)
-                || event.occurred_at != entry.occurred_at
-                || event.id != entry.event_id
-            {
-                check.found("field_changed", entry.seq);
+            match entry {
+                Some(entry) => check.entry(&stored(entry)),
+                None => check.found("leaf_changed", seq),
             }
-            check.entry(&Stored {
-                seq: entry.seq,
-                ingested_at: entry.ingested_at,
-                event,
-                secret: EntrySecret(entry.secret),
-                content: entry.content,
-                previous: entry.previous,
-                hmac: entry.chain_hmac,
-            });
         }
         if !full {
             break;
         }
     }
-    Ok(Some(Recheck { entries, root: frontier.root(), findings: check.finish(&frontier, head.last_content) }))
+    if frontier.size() + 1 != head.next_seq {
+        check.found("sequence_mismatch", head.next_seq);
+    }
+    // What was appended meanwhile belongs to the next recheck; what a head never counted was not appended.
+    if let Some(seq) = beyond {
+        let now = store.ledger_head(zone.to_owned()).await?;
+        if now.is_none_or(|now| seq >= now.next_seq) {
+            check.found("entry_unexpected", seq);
+        }
+    }
+    let root = frontier.root();
+    let end = tlog::Head { frontier, content: head.last_content, ingested_at: head.last_ingested };
+    Ok(Some(Recheck { entries, root, findings: check.finish(&end) }))
+}
+
+fn stored(entry: Entry) -> Stored {
+    Stored {
+        seq: entry.seq,
+        ingested_at: entry.ingested_at,
+        event: entry.event,
+        secret: EntrySecret(entry.secret),
+        content: entry.content,
+        hmac: entry.hmac,
+        signature: entry.signature,
+        foreign: entry.foreign,
+    }
 }

@@ -101,11 +101,11 @@ impl Search {
 pub fn answer(entries: &[Entry], size: u64) -> Value {
     let event = |entry: &Entry| {
         json!({
-            "Event": entry.event,
+            "Event": entry.event.to_value(),
             "IngestedAt": entry.ingested_at.rfc3339_micros(),
             "ContentSHA256": hex(&entry.content),
             "PrevContentSHA256": entry.previous.map(|p| hex(&p)).unwrap_or_default(),
-            "ChainHMAC": entry.chain_hmac.map(|h| hex(&h)).unwrap_or_default(),
+            "ChainHMAC": entry.hmac.map(|(_, hmac)| hex(&hmac)).unwrap_or_default(),
             "ChainSeq": entry.seq,
             "LeafIndex": entry.seq - 1,
         })

@@ -78,8 +78,7 @@ impl Audit {
     /// Puts Audit together.
     pub fn new(parts: Parts) -> Self {
         let numbers = Numbers::new(parts.metrics);
-        let judge =
-            Judge { keys: parts.config.keys.clone(), key_id: parts.config.key_id.clone(), retention: parts.config.retention };
+        let judge = Judge { keys: parts.config.keys.clone(), retention: parts.config.retention };
         let origin = parts.config.origin.clone().unwrap_or(parts.origin);
         // Hosts have names, and on a host the port is one living process's.
         let name = format!("{}:{}", parts.config.common.hostname, parts.config.common.address.port());

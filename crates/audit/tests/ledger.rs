@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::body::Body;
 use caracal_audit::judge::Judge;
 use caracal_audit::metrics::Numbers;
-use caracal_audit::{Audit, Config, Ingestor, Parts, recheck, service};
+use caracal_audit::{Audit, Config, Ingestor, NamedKey, Parts, recheck, service};
 use caracal_core::event::{AuditEvent, Verdict};
 use caracal_crypto::mac::{MacKey, audit_signature};
 use caracal_host::config::{Run, Sources};
@@ -38,7 +38,7 @@ struct Fixture {
 }
 
 fn judge() -> Judge {
-    Judge { keys: vec![MacKey::from_bytes(&KEY)], key_id: None, retention: Duration::from_hours(24) }
+    Judge { keys: vec![NamedKey::new(&KEY)], retention: Duration::from_hours(24) }
 }
 
 impl Fixture {
@@ -97,7 +97,7 @@ impl Fixture {
     }
 
     async fn clean(&self) -> bool {
-        recheck(&self.store, ZONE, &[MacKey::from_bytes(&KEY)]).await.unwrap().unwrap().findings.is_empty()
+        recheck(&self.store, ZONE, &[NamedKey::new(&KEY)]).await.unwrap().unwrap().findings.is_empty()
     }
 }
 
@@ -110,7 +110,7 @@ async fn an_event_becomes_the_first_leaf_and_is_let_go() {
         assert_eq!(f.pass().await, 1);
         let entries = f.all().await;
         assert_eq!((entries.len(), entries[0].seq, entries[0].previous), (1, 1, None));
-        assert_eq!(entries[0].event, serde_json::from_slice::<Value>(&event.to_data()).unwrap());
+        assert_eq!(entries[0].event.to_value(), serde_json::from_slice::<Value>(&event.to_data()).unwrap());
         assert!(f.store.spooled(10).await.unwrap().is_empty());
         assert!(f.clean().await);
         let head = f.store.ledger_head(ZONE.into()).await.unwrap().unwrap();
@@ -137,7 +137,7 @@ async fn copies_are_one_entry_and_other_content_is_an_alert() {
         f.spool(&f.event("forged", Verdict::Allow), Some("00".repeat(32))).await;
         f.pass().await;
         let entries = f.all().await;
-        assert_eq!((entries.len(), entries[0].event["decision"].as_str()), (1, Some("allow")));
+        assert_eq!((entries.len(), entries[0].event.decision.as_str()), (1, "allow"));
         assert_eq!((f.numbers.duplicates.get(), f.numbers.tamper_replay.get(), f.numbers.hmac_failures.get()), (5, 2, 1));
         assert_eq!(f.store.ledger_dead_count().await.unwrap(), 3);
         assert!(f.store.spooled(10).await.unwrap().is_empty() && f.clean().await);
@@ -165,7 +165,7 @@ async fn two_ingestors_make_one_ledger() {
         f.pass().await;
         let entries = f.all().await;
         assert_eq!(entries.iter().map(|e| e.seq).collect::<Vec<_>>(), (1..=60).collect::<Vec<_>>());
-        let ids: std::collections::HashSet<_> = entries.iter().map(|e| e.event_id).collect();
+        let ids: std::collections::HashSet<_> = entries.iter().map(|e| e.event.id).collect();
         assert_eq!(ids.len(), 60);
         assert!(f.clean().await);
     }
@@ -206,7 +206,7 @@ async fn odd_events_recheck_clean() {
             (2, 1),
             "the original of what was too large is kept"
         );
-        let recheck = recheck(&f.store, ZONE, &[MacKey::from_bytes(&KEY)]).await.unwrap().unwrap();
+        let recheck = recheck(&f.store, ZONE, &[NamedKey::new(&KEY)]).await.unwrap().unwrap();
         assert!(recheck.findings.is_empty(), "{:?}", recheck.findings);
     }
 }
@@ -220,6 +220,10 @@ async fn filters_and_pages() {
         for i in 0..25 {
             let mut event = f.event(if i % 2 == 0 { "even" } else { "odd" }, if i == 3 { Verdict::Deny } else { Verdict::Allow });
             event.occurred_at = now;
+            event = event.with("trace_id", format!("trace-{i}"));
+            if i % 2 == 0 {
+                event = event.with("application_id", ZONE);
+            }
             ids.push(event.id);
             f.spool(&event, None).await;
         }
@@ -232,14 +236,26 @@ async fn filters_and_pages() {
         assert_eq!(find(Filter { event_types: vec!["x".into()], ..Filter::default() }).await, 0);
         assert_eq!(find(Filter { since: Some(now), until: Some(now.plus_secs(1)), ..Filter::default() }).await, 25);
         assert_eq!(find(Filter { until: Some(now), ..Filter::default() }).await, 0);
+        // What no column decides is looked at entry by entry; by ingestion places are the range.
+        assert_eq!(find(Filter { resource: Some("resource://ledger".into()), ..Filter::default() }).await, 25);
+        assert_eq!(find(Filter { resource: Some("resource://other".into()), ..Filter::default() }).await, 0);
+        assert_eq!(find(Filter { trace_id: Some("trace-7".into()), ..Filter::default() }).await, 1);
+        assert_eq!(find(Filter { fingerprint: Some("f".into()), record_id: Some("r".into()), ..Filter::default() }).await, 0);
+        assert_eq!(find(Filter { decision: Some("partial".into()), ..Filter::default() }).await, 0);
+        assert_eq!(find(Filter { application_id: Some(ZONE.into()), ..Filter::default() }).await, 13);
+        assert_eq!(find(Filter { session_id: Some("s\0".into()), ..Filter::default() }).await, 0);
+        let ingested = f.all().await[0].ingested_at;
+        let by = |since, until| Filter { since, until, by_ingestion: true, order: Order::Ledger, ..Filter::default() };
+        assert_eq!(find(by(Some(ingested), None)).await, 25);
+        assert_eq!((find(by(None, Some(ingested))).await, find(by(Some(ingested.plus_secs(1)), None)).await), (0, 0));
         assert_eq!(find(Filter { event_id: Some(ids[4]), ..Filter::default() }).await, 1);
         assert_eq!(f.store.ledger_by_request(ZONE.into(), "odd".into(), 1000).await.unwrap().len(), 12);
         let (mut seen, mut after) = (Vec::new(), None);
         loop {
             let page = f.store.ledger_entries(ZONE.into(), Filter { after, ..Filter::default() }, 7).await.unwrap();
             let Some(last) = page.last() else { break };
-            after = Some((last.occurred_at, last.event_id));
-            seen.extend(page.iter().map(|e| e.event_id));
+            after = Some((last.event.occurred_at, last.event.id));
+            seen.extend(page.iter().map(|e| e.event.id));
         }
         ids.sort_unstable();
         ids.reverse();

@@ -9,7 +9,6 @@ use std::fs;
 use std::process::Command;
 
 use caracal_client::{Admin, Places};
-use caracal_crypto::mac::MacKey;
 use caracal_host::World;
 use caracal_store::{Store, StoreConfig};
 
@@ -63,7 +62,7 @@ async fn a_stack_that_is_killed_forgets_nothing_it_did() {
     let stopped = Command::new("kill").arg(process.id().to_string()).status().unwrap();
     assert!(stopped.success() && process.wait().unwrap().success(), "a graceful stop exits 0");
     let key = fs::read_to_string(home.join("stack/secrets/auditHmacKey")).unwrap();
-    let key = MacKey::from_hex(key.trim()).unwrap();
+    let key = caracal_audit::NamedKey::new(&hex::decode(key.trim()).unwrap());
     let config = StoreConfig { database_url: None, dir: home.join("stack/data"), connections: 2 };
     let store = Store::open(&config, World::system(), None).await.unwrap();
     let recheck = caracal_audit::recheck(&store, &work.zone, &[key]).await.unwrap().unwrap();

@@ -7,7 +7,6 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use caracal_client::{Caracal, Places};
-use caracal_crypto::mac::MacKey;
 use caracal_host::World;
 use caracal_store::{Store, StoreConfig};
 use caracal_testkit::Database;
@@ -22,7 +21,10 @@ use support::work::{LEDGER, Sent, Work, ids, upstream};
 async fn verified(database: &Database, zone: &str) -> u64 {
     let config = StoreConfig { database_url: database.url().map(str::to_owned), dir: database.dir().to_owned(), connections: 2 };
     let store = Store::open(&config, World::system(), None).await.unwrap();
-    let recheck = caracal_audit::recheck(&store, zone, &[MacKey::from_hex(AUDIT_KEY).unwrap()]).await.unwrap().unwrap();
+    let recheck = caracal_audit::recheck(&store, zone, &[caracal_audit::NamedKey::new(&hex::decode(AUDIT_KEY).unwrap())])
+        .await
+        .unwrap()
+        .unwrap();
     assert!(recheck.findings.is_empty(), "{:?}", recheck.findings);
     recheck.entries
 }

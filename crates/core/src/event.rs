@@ -116,47 +116,139 @@ impl AuditEvent {
         }
     }
 
-    /// The exact JSON text that is signed, published and stored. Nobody re-serialises it.
+    /// The exact JSON text that is signed and published. Nobody re-serialises it.
     pub fn to_data(&self) -> Vec<u8> {
-        #[derive(Serialize)]
-        struct Data<'a> {
-            id: EventId,
-            zone_id: &'a str,
-            event_type: &'a str,
-            request_id: &'a str,
-            decision: Verdict,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            policy_set_id: Option<&'a str>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            policy_set_version_id: Option<&'a str>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            manifest_sha: Option<&'a str>,
-            evaluation_status: &'a str,
-            determining_policies_json: &'a [Value],
-            diagnostics_json: &'a [Value],
-            #[serde(skip_serializing_if = "Map::is_empty")]
-            metadata_json: &'a Map<String, Value>,
-            occurred_at: String,
-        }
         let by = self.decided_by.as_ref();
-        let data = Data {
+        data(&Data {
             id: self.id,
             zone_id: &self.zone_id,
             event_type: self.event_type,
             request_id: &self.request_id,
-            decision: self.decision,
+            decision: self.decision.as_str(),
             policy_set_id: by.map(|b| b.policy_set_id.as_str()),
             policy_set_version_id: by.map(|b| b.policy_set_version_id.as_str()),
             manifest_sha: by.map(|b| b.manifest_sha.as_str()),
             evaluation_status: self.evaluation_status,
             determining_policies_json: &self.determining,
             diagnostics_json: &self.diagnostics,
-            metadata_json: &self.metadata,
+            metadata_json: Some(&self.metadata).filter(|m| !m.is_empty()),
             occurred_at: self.occurred_at.rfc3339_micros(),
-        };
-        // Maps with text keys and finite numbers always serialise.
-        serde_json::to_vec(&data).unwrap_or_default()
+        })
     }
+}
+
+/// An event as a ledger keeps it, whoever emitted it: normalised (`audit.md` 5.3), so that it has one canonical form.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// Its id.
+    pub id: EventId,
+    /// The ledger: a zone's id, [`PLATFORM`] or [`UNKNOWN`].
+    pub zone_id: String,
+    /// Its type.
+    pub event_type: String,
+    /// The request it belongs to.
+    pub request_id: String,
+    /// What was decided.
+    pub decision: String,
+    /// What became of the evaluation.
+    pub evaluation_status: String,
+    /// The policy set that decided.
+    pub policy_set_id: Option<String>,
+    /// Its version.
+    pub policy_set_version_id: Option<String>,
+    /// The digest of its manifest.
+    pub manifest_sha: Option<String>,
+    /// Policies that decided.
+    pub determining: Value,
+    /// What the evaluation said.
+    pub diagnostics: Value,
+    /// Everything else; never `null`.
+    pub metadata: Option<Value>,
+    /// When it happened.
+    pub occurred_at: Time,
+}
+
+impl Event {
+    /// The event in its wire form, as it is shown.
+    pub fn to_value(&self) -> Value {
+        let text = |name: &str, text: &str| (name.to_owned(), Value::from(text));
+        let mut members = Map::from_iter([
+            text("id", &self.id.to_string()),
+            text("zone_id", &self.zone_id),
+            text("event_type", &self.event_type),
+            text("request_id", &self.request_id),
+            text("decision", &self.decision),
+            text("evaluation_status", &self.evaluation_status),
+            text("occurred_at", &self.occurred_at.rfc3339_micros()),
+            ("determining_policies_json".to_owned(), self.determining.clone()),
+            ("diagnostics_json".to_owned(), self.diagnostics.clone()),
+        ]);
+        for (name, value) in [
+            ("policy_set_id", &self.policy_set_id),
+            ("policy_set_version_id", &self.policy_set_version_id),
+            ("manifest_sha", &self.manifest_sha),
+        ] {
+            members.extend(value.as_deref().map(|value| text(name, value)));
+        }
+        members.extend(self.metadata.clone().map(|metadata| ("metadata_json".to_owned(), metadata)));
+        Value::Object(members)
+    }
+
+    /// The bytes that an emitter of ours signed for this event; those of others may have been spelt otherwise.
+    pub fn to_data(&self) -> Vec<u8> {
+        data(&Data {
+            id: self.id,
+            zone_id: &self.zone_id,
+            event_type: &self.event_type,
+            request_id: &self.request_id,
+            decision: &self.decision,
+            policy_set_id: self.policy_set_id.as_deref(),
+            policy_set_version_id: self.policy_set_version_id.as_deref(),
+            manifest_sha: self.manifest_sha.as_deref(),
+            evaluation_status: &self.evaluation_status,
+            determining_policies_json: &self.determining,
+            diagnostics_json: &self.diagnostics,
+            metadata_json: self.metadata.as_ref(),
+            occurred_at: self.occurred_at.rfc3339_micros(),
+        })
+    }
+
+    /// A member of the metadata.
+    pub fn meta(&self, key: &str) -> Option<&Value> {
+        self.metadata.as_ref()?.get(key)
+    }
+
+    /// A member of the metadata, when it is text that says something.
+    pub fn meta_text(&self, key: &str) -> Option<&str> {
+        self.meta(key)?.as_str().filter(|text| !text.is_empty())
+    }
+}
+
+/// The form of `data`: these members in this order.
+#[derive(Serialize)]
+struct Data<'a, L, M> {
+    id: EventId,
+    zone_id: &'a str,
+    event_type: &'a str,
+    request_id: &'a str,
+    decision: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy_set_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy_set_version_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    manifest_sha: Option<&'a str>,
+    evaluation_status: &'a str,
+    determining_policies_json: &'a L,
+    diagnostics_json: &'a L,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata_json: Option<&'a M>,
+    occurred_at: String,
+}
+
+fn data<L: Serialize, M: Serialize>(data: &Data<'_, L, M>) -> Vec<u8> {
+    // Maps with text keys and finite numbers always serialise.
+    serde_json::to_vec(data).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use caracal_store::ledger::DeadLetter;
 use caracal_store::{Store, StoreConfig};
 
 fn letter(data: &str) -> DeadLetter {
-    DeadLetter { source: "spool 7".into(), reason: "bad_signature".into(), data: data.into(), sig: "s".into() }
+    DeadLetter { source: "spool 7".into(), reason: "bad_signature".into(), data: Some(data.into()), sig: "s".into() }
 }
 
 #[tokio::test]

@@ -13,11 +13,21 @@ pub fn link(key: &MacKey, content: &[u8; 32], previous: Option<&[u8; 32]>) -> [u
     chain_link(key, content, previous)
 }
 
+/// Ties what an emitter signed to its entry, where its bytes cannot be made again: their digest, the signature, and the entry.
+pub fn data_mac(key: &MacKey, content: &[u8; 32], signature: Option<&[u8; 32]>, data_hash: &[u8; 32]) -> [u8; 16] {
+    let signature = signature.map_or(&b""[..], |signature| signature);
+    let tag = key.tag(&[b"caracal.audit.data/1\n", content, data_hash, signature]);
+    let mut mac = [0; 16];
+    mac.copy_from_slice(&tag[..16]);
+    mac
+}
+
 #[cfg(test)]
 mod tests {
     use caracal_core::digest::hex;
 
     use super::*;
+    use crate::canonical::Canonical;
     use crate::leaf::tests::{ORIGIN, example};
     use crate::leaf::{Place, leaf_bytes};
     use crate::tree::leaf_hash;
@@ -48,7 +58,7 @@ mod tests {
         let mut previous = None;
         for (i, (event, ingested_at, secret)) in example().into_iter().enumerate() {
             let seq = i as u64 + 1;
-            let leaf = leaf_bytes(&event, Place { origin: ORIGIN, seq, ingested_at }, &secret);
+            let leaf = leaf_bytes(&Canonical::of(&event), Place { origin: ORIGIN, seq, ingested_at }, &secret);
             let this = content(&leaf);
             let got = (leaf.len(), hex(&leaf_hash(&leaf)), hex(&this), hex(&link(&key, &this, previous.as_ref())));
             let (bytes, leaf, content, hmac) = wanted[i];

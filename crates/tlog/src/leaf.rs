@@ -1,25 +1,18 @@
 //! What an entry commits to (`audit.md` 18.2 to 18.4): open fields as they are, closed ones as salted digests.
 
-use std::collections::BTreeMap;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as B64;
 use caracal_core::digest::sha256;
-use caracal_core::jcs::canonical;
+use caracal_core::jcs;
 use caracal_core::time::Time;
 use caracal_crypto::mac::MacKey;
-use serde_json::{Map, Value, json};
 
-use crate::event::Event;
+use crate::canonical::{Canonical, Closed};
 
 /// The form of leaves written now.
 pub const TYPE: &str = "caracal.audit.leaf/1";
 /// Largest leaf, in bytes (C2SP `tlog-tiles` entries carry a 16-bit length).
 pub const LEAF_BYTES_MAX: usize = 65_535;
-/// Most metadata keys with a digest of their own.
-const KEYS_MAX: usize = 128;
-/// Longest such key.
-const KEY_BYTES_MAX: usize = 64;
 
 /// The random secret of an entry, from which the salt of each field is made.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -32,51 +25,30 @@ impl std::fmt::Debug for EntrySecret {
 }
 
 impl EntrySecret {
-    /// The salt of a field.
-    pub fn salt(&self, path: &str) -> [u8; 16] {
-        let tag = MacKey::from_bytes(&self.0).tag(&[b"caracal.audit.salt/1\n", path.as_bytes()]);
+    /// The salts of its fields.
+    pub fn salts(&self) -> Salts {
+        Salts(MacKey::from_bytes(&self.0))
+    }
+}
+
+/// Makes the salts of an entry.
+#[derive(Debug)]
+pub struct Salts(MacKey);
+
+impl Salts {
+    /// The salt of the field at `family` and `key`.
+    pub fn salt(&self, family: &str, key: &[u8]) -> [u8; 16] {
+        let tag = self.0.tag(&[b"caracal.audit.salt/1\n", family.as_bytes(), key]);
         let mut salt = [0; 16];
         salt.copy_from_slice(&tag[..16]);
         salt
     }
-}
 
-/// The digest of a field's value.
-pub fn field_digest(path: &str, salt: &[u8; 16], value: &Value) -> [u8; 32] {
-    sha256(&[b"caracal.audit.field/1\n", path.as_bytes(), b"\n", salt, &canonical(value)])
-}
-
-/// The closed fields of an event by path. `folded` puts all metadata under one.
-pub fn closed(event: &Event, folded: bool) -> BTreeMap<String, Value> {
-    let mut fields = BTreeMap::from([
-        ("request_id".to_owned(), Value::from(event.request_id.as_str())),
-        ("determining_policies".to_owned(), event.determining.clone()),
-        ("diagnostics".to_owned(), event.diagnostics.clone()),
-    ]);
-    match &event.metadata {
-        Some(Value::Object(members)) => {
-            let mut rest = Map::new();
-            let mut own = 0;
-            for (key, value) in members {
-                let plain = (1..=KEY_BYTES_MAX).contains(&key.len())
-                    && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
-                if plain && !folded && own < KEYS_MAX {
-                    own += 1;
-                    fields.insert(format!("metadata/{key}"), value.clone());
-                } else {
-                    rest.insert(key.clone(), value.clone());
-                }
-            }
-            if !rest.is_empty() {
-                fields.insert("metadata/~".to_owned(), Value::Object(rest));
-            }
-        }
-        Some(other) => {
-            fields.insert("metadata".to_owned(), other.clone());
-        }
-        None => {}
+    /// The digest of a field.
+    pub fn digest(&self, field: &Closed<'_>) -> [u8; 32] {
+        let salt = self.salt(field.family, field.key);
+        sha256(&[b"caracal.audit.field/1\n", field.family.as_bytes(), field.key, b"\n", &salt, &field.value])
     }
-    fields
 }
 
 /// Where an entry stands.
@@ -91,32 +63,51 @@ pub struct Place<'a> {
 }
 
 /// The leaf's exact bytes, `E` of the spec.
-pub fn leaf_bytes(event: &Event, place: Place<'_>, secret: &EntrySecret) -> Vec<u8> {
-    let whole = encode(event, place, secret, false);
-    if whole.len() <= LEAF_BYTES_MAX { whole } else { encode(event, place, secret, true) }
+pub fn leaf_bytes(event: &Canonical, place: Place<'_>, secret: &EntrySecret) -> Vec<u8> {
+    let salts = secret.salts();
+    let whole = encode(event, place, &salts, false);
+    if whole.len() <= LEAF_BYTES_MAX { whole } else { encode(event, place, &salts, true) }
 }
 
-fn encode(event: &Event, place: Place<'_>, secret: &EntrySecret, folded: bool) -> Vec<u8> {
-    let digests: Map<String, Value> = closed(event, folded)
-        .into_iter()
-        .map(|(path, value)| {
-            let digest = B64.encode(field_digest(&path, &secret.salt(&path), &value));
-            (path, digest.into())
-        })
-        .collect();
-    canonical(&json!({
-        "digests": digests,
-        "event": event.open(),
-        "ingested_at": place.ingested_at.rfc3339_micros(),
-        "origin": place.origin,
-        "seq": place.seq,
-        "type": TYPE,
-    }))
+fn encode(event: &Canonical, place: Place<'_>, salts: &Salts, folded: bool) -> Vec<u8> {
+    let fields = event.closed(folded);
+    let mut out = Vec::with_capacity(1024 + fields.len() * 96);
+    out.extend_from_slice(br#"{"digests":{"#);
+    for (i, field) in fields.iter().enumerate() {
+        out.extend_from_slice(if i == 0 { b"\"" } else { b",\"" });
+        // No character of a path needs escaping.
+        out.extend_from_slice(field.family.as_bytes());
+        out.extend_from_slice(field.key);
+        out.extend_from_slice(b"\":\"");
+        let at = out.len();
+        out.resize(at + 43, 0);
+        // 32 bytes are 43 characters.
+        let _ = B64.encode_slice(salts.digest(field), &mut out[at..]);
+        out.push(b'"');
+    }
+    out.extend_from_slice(br#"},"event":{"#);
+    for (i, member) in event.open().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(member);
+    }
+    out.extend_from_slice(br#"},"ingested_at":"#);
+    jcs::write_text(&place.ingested_at.rfc3339_micros(), &mut out);
+    out.extend_from_slice(br#","origin":"#);
+    jcs::write_text(place.origin, &mut out);
+    out.extend_from_slice(format!(r#","seq":{},"type":"{TYPE}"}}"#, place.seq).as_bytes());
+    out
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use caracal_core::digest::hex;
+    use caracal_core::event::Event;
+    use serde_json::json;
+
     use super::*;
+    use crate::event;
 
     /// The log of the worked example.
     pub(crate) const ORIGIN: &str = "audit.example.com/log/0195f2a9-1b22-7c3d-9e4f-5a6b7c8d9e0f";
@@ -148,8 +139,11 @@ pub(crate) mod tests {
         ];
         rows.into_iter()
             .map(|(event, at, byte)| {
-                let (event, _) = Event::read(event.to_string().as_bytes()).unwrap();
-                (event, Time::parse_rfc3339(at).unwrap(), EntrySecret([byte; 16]))
+                (
+                    event::read(event.to_string().as_bytes()).unwrap().event,
+                    Time::parse_rfc3339(at).unwrap(),
+                    EntrySecret([byte; 16]),
+                )
             })
             .collect()
     }
@@ -157,7 +151,7 @@ pub(crate) mod tests {
     #[test]
     fn the_leaf_of_the_worked_example() {
         let (event, ingested_at, secret) = example().remove(2);
-        let leaf = leaf_bytes(&event, Place { origin: ORIGIN, seq: 3, ingested_at }, &secret);
+        let leaf = leaf_bytes(&Canonical::of(&event), Place { origin: ORIGIN, seq: 3, ingested_at }, &secret);
         let wanted = concat!(
             r#"{"digests":{"determining_policies":"tkyODPTxSAvBUr32yMUyH7vkYuGQPaoXlInfn3EzlCQ","diagnostics":"LUhMp458hUXOsXr6pNfxb5_wGrlknfaJBtCj_TOHm00","#,
             r#""metadata/approver_subject_id":"KZzMtU340pDRyjt6JiyUK8LG9oJ0YtM9f1k_9TD-4Og","metadata/challenge_id":"7tO2nQyvJnQytbH8CF1hg62KbIufX7Ysp8CXiIGlmKU","#,
@@ -167,25 +161,32 @@ pub(crate) mod tests {
             r#""origin":"audit.example.com/log/0195f2a9-1b22-7c3d-9e4f-5a6b7c8d9e0f","seq":3,"type":"caracal.audit.leaf/1"}"#,
         );
         assert_eq!((String::from_utf8(leaf).unwrap().as_str(), wanted.len()), (wanted, 731));
-        for (path, salt) in [
-            ("request_id", "f21ed5b2e4e13415226840ac04e59c9b"),
-            ("determining_policies", "88db35581807d6e0aeeddb9565b8115a"),
-            ("metadata/challenge_id", "d5408b0b9291fbe464af1c0a5692853d"),
-        ] {
-            assert_eq!(hex::encode(secret.salt(path)), salt, "{path}");
+        let values: [(&str, &str, &str, &str); 5] = [
+            ("request_id", "", "f21ed5b2e4e13415226840ac04e59c9b", r#""req-8""#),
+            ("determining_policies", "", "88db35581807d6e0aeeddb9565b8115a", "[]"),
+            ("diagnostics", "", "dddf8cb0a1dac91b4d34d42ccc37c35e", "[]"),
+            ("metadata/", "approver_subject_id", "d5147831e6396ff3b0df5f34efd80d07", r#""subject:u-42""#),
+            ("metadata/", "challenge_id", "d5408b0b9291fbe464af1c0a5692853d", r#""c-1""#),
+        ];
+        let canonical = Canonical::of(&event);
+        let closed = canonical.closed(false);
+        assert_eq!(closed.len(), values.len());
+        for (family, key, salt, value) in values {
+            let field = closed.iter().find(|f| f.family == family && f.key == key.as_bytes()).unwrap();
+            assert_eq!(hex(&secret.salts().salt(family, key.as_bytes())), salt, "{family}{key}");
+            assert_eq!(field.value.as_ref(), value.as_bytes(), "{family}{key}");
         }
     }
 
     #[test]
-    fn odd_and_surplus_metadata_keys_share_one_digest() {
-        let mut metadata: Map<String, Value> = (0..200).map(|i| (format!("k{i:03}"), json!(i))).collect();
-        metadata.insert("odd key".into(), json!(1));
-        let (mut event, ..) = example().remove(1);
-        event.metadata = Some(Value::Object(metadata));
-        let fields = closed(&event, false);
-        assert_eq!(fields.keys().filter(|k| k.starts_with("metadata/k")).count(), 128);
-        assert_eq!(fields["metadata/~"].as_object().unwrap().len(), 73);
-        event.metadata = Some(json!([1]));
-        assert!(closed(&event, false).contains_key("metadata"));
+    fn a_leaf_that_would_be_too_long_folds_its_metadata() {
+        let (mut event, ingested_at, secret) = example().remove(0);
+        let place = Place { origin: ORIGIN, seq: 1, ingested_at };
+        event.policy_set_id = Some("p".repeat(55_000));
+        event.metadata = Some((0..128).map(|i| (format!("{}{i:03}", "k".repeat(61)), json!(i))).collect());
+        let leaf = leaf_bytes(&Canonical::of(&event), place, &secret);
+        let leaf: serde_json::Value = serde_json::from_slice(&leaf).unwrap();
+        let paths: Vec<&String> = leaf["digests"].as_object().unwrap().keys().collect();
+        assert_eq!(paths, ["determining_policies", "diagnostics", "metadata/~", "request_id"]);
     }
 }

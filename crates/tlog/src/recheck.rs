@@ -1,15 +1,34 @@
-//! All of a ledger again, from what is stored: each leaf rebuilt from its values, the chain, the tree. What differs is told by the codes
-//! of `audit.md` 18.13.
+//! All of a ledger again, from what is stored: each leaf rebuilt from its values, the chain, the tree, and what its emitter signed. What
+//! differs is told by the codes of `audit.md` 18.13, and `signature_mismatch` for the last.
 
+use caracal_core::digest::sha256;
+use caracal_core::event::Event;
 use caracal_core::time::Time;
 use caracal_crypto::mac::{MacKey, constant_time_eq};
 
-use crate::chain::{content, link};
-use crate::event::Event;
+use crate::canonical::Canonical;
+use crate::chain::{content, data_mac, link};
 use crate::leaf::{EntrySecret, Place, leaf_bytes};
 use crate::tree::{Frontier, Hash, leaf_hash};
 
-/// An entry as stored.
+/// A key, and the name that entries know it by.
+#[derive(Clone, Debug)]
+pub struct NamedKey {
+    /// First four bytes of its SHA-256.
+    pub id: [u8; 4],
+    /// The key.
+    pub key: MacKey,
+}
+
+impl NamedKey {
+    /// From its bytes.
+    pub fn new(bytes: &[u8]) -> Self {
+        let [a, b, c, d, ..] = sha256(&[bytes]);
+        Self { id: [a, b, c, d], key: MacKey::from_bytes(bytes) }
+    }
+}
+
+/// An entry as stored: all of it.
 #[derive(Clone, Debug)]
 pub struct Stored {
     /// Its place.
@@ -22,10 +41,23 @@ pub struct Stored {
     pub secret: EntrySecret,
     /// Its content hash.
     pub content: Hash,
-    /// The content hash before.
-    pub previous: Option<Hash>,
-    /// Its HMAC.
-    pub hmac: Option<Hash>,
+    /// Its HMAC, and the key that made it.
+    pub hmac: Option<([u8; 4], Hash)>,
+    /// The emitter's signature; nothing where there was no key.
+    pub signature: Option<Hash>,
+    /// SHA-256 of what the emitter signed and its [`data_mac`], where that is not what [`Event::to_data`] gives.
+    pub foreign: Option<(Hash, Option<[u8; 16]>)>,
+}
+
+/// Ends of a ledger as its head has them.
+#[derive(Clone, Debug)]
+pub struct Head {
+    /// The tree's right edge.
+    pub frontier: Frontier,
+    /// The last content hash.
+    pub content: Option<Hash>,
+    /// When the last entry was taken in; when the head was made, if there is none.
+    pub ingested_at: Time,
 }
 
 /// One thing that is wrong.
@@ -42,7 +74,7 @@ pub struct Finding {
 pub struct Recheck<'k> {
     origin: String,
     zone: String,
-    keys: &'k [MacKey],
+    keys: &'k [NamedKey],
     frontier: Frontier,
     previous: Option<Hash>,
     last_ingested: Option<Time>,
@@ -50,39 +82,56 @@ pub struct Recheck<'k> {
 }
 
 impl<'k> Recheck<'k> {
-    /// Begins at the first entry of a log. `keys` may have made the HMACs; without one they are not looked at.
-    pub fn new(origin: String, zone: String, keys: &'k [MacKey]) -> Self {
+    /// Begins at the first entry of a log. `keys` may have made HMACs and signatures; without one they are not looked at.
+    pub fn new(origin: String, zone: String, keys: &'k [NamedKey]) -> Self {
         Self { origin, zone, keys, frontier: Frontier::default(), previous: None, last_ingested: None, findings: Vec::new() }
     }
 
     /// Takes the next entry.
     pub fn entry(&mut self, entry: &Stored) {
-        let mut find = |code| self.findings.push(Finding { code, seq: entry.seq });
         if entry.seq != self.frontier.size() + 1 {
-            find("entry_missing");
+            self.found("entry_missing", entry.seq);
         }
         if entry.event.zone_id != self.zone {
-            find("zone_mismatch");
+            self.found("zone_mismatch", entry.seq);
         }
         if self.last_ingested.is_some_and(|last| entry.ingested_at < last) {
-            find("time_order");
+            self.found("time_order", entry.seq);
         }
         let place = Place { origin: &self.origin, seq: entry.seq, ingested_at: entry.ingested_at };
-        let leaf = leaf_bytes(&entry.event, place, &entry.secret);
-        let rebuilt = content(&leaf);
-        if rebuilt != entry.content {
-            find("leaf_changed");
+        let leaf = leaf_bytes(&Canonical::of(&entry.event), place, &entry.secret);
+        if content(&leaf) != entry.content {
+            self.found("leaf_changed", entry.seq);
         }
-        if entry.previous != self.previous {
-            find("chain_link_broken");
-        }
-        let fits = |hmac: &Hash, key: &MacKey| constant_time_eq(hmac, &link(key, &entry.content, entry.previous.as_ref()));
-        if !self.keys.is_empty() && !entry.hmac.is_some_and(|hmac| self.keys.iter().any(|key| fits(&hmac, key))) {
-            find("chain_hmac_mismatch");
+        if !self.keys.is_empty() {
+            if !self.hmac_fits(entry) {
+                self.found("chain_hmac_mismatch", entry.seq);
+            }
+            if !self.signature_fits(entry) {
+                self.found("signature_mismatch", entry.seq);
+            }
         }
         self.previous = Some(entry.content);
         self.last_ingested = Some(entry.ingested_at);
         self.frontier.append(leaf_hash(&leaf));
+    }
+
+    fn hmac_fits(&self, entry: &Stored) -> bool {
+        entry.hmac.is_some_and(|(id, hmac)| {
+            let mut named = self.keys.iter().filter(|k| k.id == id);
+            named.any(|k| constant_time_eq(&hmac, &link(&k.key, &entry.content, self.previous.as_ref())))
+        })
+    }
+
+    /// What an emitter of ours signed is made again and verified; of what others signed the digest is left, tied to the entry.
+    fn signature_fits(&self, entry: &Stored) -> bool {
+        let Some(signature) = entry.signature else { return false };
+        match entry.foreign {
+            None => self.keys.iter().any(|k| k.key.verify(&[&entry.event.to_data()], &signature)),
+            Some((hash, mac)) => mac.is_some_and(|mac| {
+                self.keys.iter().any(|k| constant_time_eq(&mac, &data_mac(&k.key, &entry.content, Some(&signature), &hash)))
+            }),
+        }
     }
 
     /// Notes what the caller found about an entry.
@@ -90,15 +139,21 @@ impl<'k> Recheck<'k> {
         self.findings.push(Finding { code, seq });
     }
 
-    /// Ends at the head as stored: its size, root and last content hash.
-    pub fn finish(mut self, head: &Frontier, last: Option<Hash>) -> Vec<Finding> {
-        if self.frontier.size() == head.size() && last != self.previous {
-            self.findings.push(Finding { code: "chain_content_mismatch", seq: head.size() });
+    /// Ends at the head as stored.
+    pub fn finish(mut self, head: &Head) -> Vec<Finding> {
+        let (size, ends) = (head.frontier.size(), self.frontier.size());
+        if size != ends {
+            self.found("entry_missing", ends.min(size) + 1);
+            return self.findings;
         }
-        if self.frontier.size() != head.size() {
-            self.findings.push(Finding { code: "entry_missing", seq: self.frontier.size() + 1 });
-        } else if self.frontier.root() != head.root() {
-            self.findings.push(Finding { code: "root_mismatch", seq: head.size() });
+        if head.frontier.root() != self.frontier.root() {
+            self.found("root_mismatch", size);
+        }
+        if head.content != self.previous {
+            self.found("chain_content_mismatch", size);
+        }
+        if self.last_ingested.is_some_and(|last| last != head.ingested_at) {
+            self.found("time_order", size);
         }
         self.findings
     }
@@ -109,58 +164,80 @@ mod tests {
     use super::*;
     use crate::leaf::tests::{ORIGIN, example};
 
-    fn ledger(key: &MacKey) -> (Vec<Stored>, Frontier) {
+    const BYTES: [u8; 32] = [7; 32];
+
+    fn ledger() -> (Vec<Stored>, Head) {
+        let key = NamedKey::new(&BYTES);
         let (mut previous, mut frontier) = (None, Frontier::default());
-        let entries = example()
+        let entries: Vec<Stored> = example()
             .into_iter()
             .zip(1..)
             .map(|((event, ingested_at, secret), seq)| {
-                let leaf = leaf_bytes(&event, Place { origin: ORIGIN, seq, ingested_at }, &secret);
+                let leaf = leaf_bytes(&Canonical::of(&event), Place { origin: ORIGIN, seq, ingested_at }, &secret);
                 frontier.append(leaf_hash(&leaf));
                 let content = content(&leaf);
-                let hmac = Some(link(key, &content, previous.as_ref()));
-                let stored = Stored { seq, ingested_at, event, secret, content, previous, hmac };
+                let hmac = Some((key.id, link(&key.key, &content, previous.as_ref())));
                 previous = Some(content);
-                stored
+                let signature = Some(key.key.tag(&[&event.to_data()]));
+                Stored { seq, ingested_at, event, secret, content, hmac, signature, foreign: None }
             })
             .collect();
-        (entries, frontier)
+        let head = Head { frontier, content: previous, ingested_at: entries[2].ingested_at };
+        (entries, head)
     }
 
-    fn codes(entries: &[Stored], head: &Frontier, key: &MacKey) -> Vec<&'static str> {
-        let zone = "0195f2a9-1b22-7c3d-9e4f-5a6b7c8d9e0f".to_owned();
-        let keys = [key.clone()];
-        let mut recheck = Recheck::new(ORIGIN.into(), zone, &keys);
+    fn codes(entries: &[Stored], head: &Head, key: &[u8]) -> Vec<&'static str> {
+        let keys = [NamedKey::new(key)];
+        let mut recheck = Recheck::new(ORIGIN.into(), "0195f2a9-1b22-7c3d-9e4f-5a6b7c8d9e0f".into(), &keys);
         for entry in entries {
             recheck.entry(entry);
         }
-        recheck.finish(head, entries.last().map(|e| e.content)).into_iter().map(|f| f.code).collect()
+        recheck.finish(head).into_iter().map(|f| f.code).collect()
     }
 
     #[test]
     fn an_untouched_ledger_has_no_finding_and_each_attack_its_own() {
-        let key = MacKey::from_bytes(&[7; 32]);
-        let (entries, head) = ledger(&key);
-        assert!(codes(&entries, &head, &key).is_empty());
+        let (entries, head) = ledger();
+        assert!(codes(&entries, &head, &BYTES).is_empty());
         let attack = |change: &dyn Fn(&mut Vec<Stored>)| {
             let mut changed = entries.clone();
             change(&mut changed);
-            codes(&changed, &head, &key)
+            codes(&changed, &head, &BYTES)
         };
-        assert_eq!(attack(&|e| e[1].event.decision = "deny".into()), ["leaf_changed", "root_mismatch"]);
-        assert_eq!(attack(&|e| e[1].event.metadata = None), ["leaf_changed", "root_mismatch"]);
+        let changed = ["leaf_changed", "signature_mismatch", "root_mismatch"];
+        assert_eq!(attack(&|e| e[1].event.decision = "deny".into()), changed);
+        assert_eq!(attack(&|e| e[1].event.metadata = None), changed);
+        assert_eq!(attack(&|e| e[1].secret.0[0] ^= 1), ["leaf_changed", "root_mismatch"]);
+        assert_eq!(attack(&|e| e[1].ingested_at = e[0].ingested_at), ["leaf_changed", "root_mismatch"]);
+        assert_eq!(attack(&|e| e[1].content[0] ^= 1), ["leaf_changed", "chain_hmac_mismatch", "chain_hmac_mismatch"]);
         assert_eq!(attack(&|e| e[1].hmac = None), ["chain_hmac_mismatch"]);
+        assert_eq!(attack(&|e| e[1].hmac = e[1].hmac.map(|(_, tag)| ([0; 4], tag))), ["chain_hmac_mismatch"]);
+        assert_eq!(attack(&|e| e[1].signature = None), ["signature_mismatch"]);
+        assert_eq!(attack(&|e| e[1].signature = e[0].signature), ["signature_mismatch"]);
+        assert_eq!(attack(&|e| e[1].foreign = Some((sha256(&[&e[1].event.to_data()]), None))), ["signature_mismatch"]);
         assert!(attack(&|e| drop(e.remove(1))).contains(&"entry_missing"));
         assert_eq!(attack(&|e| drop(e.pop())), ["entry_missing"]);
+        assert!(attack(&|e| e.swap(0, 1)).contains(&"entry_missing"));
+        assert!(attack(&|e| e.insert(1, e[0].clone())).contains(&"entry_missing"));
         assert!(attack(&|e| e[2].event.zone_id = "z".into()).contains(&"zone_mismatch"));
-        assert!(codes(&entries, &head, &MacKey::from_bytes(&[8; 32])).contains(&"chain_hmac_mismatch"));
-        // A rewrite of one entry with the key in hand, links and all, is left to the tree.
+        assert!(codes(&entries, &head, &[8; 32]).contains(&"chain_hmac_mismatch"));
+        // A rewrite of one entry with the key in hand, HMAC, signature and all, is left to the tree.
         let rewritten = attack(&|e| {
+            let key = NamedKey::new(&BYTES);
             e[2].event.decision = "deny".into();
             let place = Place { origin: ORIGIN, seq: 3, ingested_at: e[2].ingested_at };
-            e[2].content = content(&leaf_bytes(&e[2].event, place, &e[2].secret));
-            e[2].hmac = Some(link(&key, &e[2].content, e[2].previous.as_ref()));
+            e[2].content = content(&leaf_bytes(&Canonical::of(&e[2].event), place, &e[2].secret));
+            e[2].hmac = Some((key.id, link(&key.key, &e[2].content, Some(&e[1].content))));
+            e[2].signature = Some(key.key.tag(&[&e[2].event.to_data()]));
         });
-        assert_eq!(rewritten, ["root_mismatch"]);
+        assert_eq!(rewritten, ["root_mismatch", "chain_content_mismatch"]);
+    }
+
+    #[test]
+    fn each_part_of_the_head_is_looked_at() {
+        let (entries, head) = ledger();
+        assert_eq!(codes(&entries, &Head { content: None, ..head.clone() }, &BYTES), ["chain_content_mismatch"]);
+        assert_eq!(codes(&entries, &Head { ingested_at: Time::EPOCH, ..head.clone() }, &BYTES), ["time_order"]);
+        assert_eq!(codes(&entries, &Head { frontier: Frontier::default(), ..head }, &BYTES), ["entry_missing"]);
     }
 }

@@ -154,6 +154,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::canonical::Canonical;
     use crate::leaf::tests::{ORIGIN, example};
     use crate::leaf::{Place, leaf_bytes};
 
@@ -225,7 +226,7 @@ mod tests {
         for (i, (event, ingested_at, secret)) in example().into_iter().enumerate() {
             assert_eq!(STANDARD.encode(frontier.root()), wanted[i]);
             let place = Place { origin: ORIGIN, seq: i as u64 + 1, ingested_at };
-            frontier.append(leaf_hash(&leaf_bytes(&event, place, &secret)));
+            frontier.append(leaf_hash(&leaf_bytes(&Canonical::of(&event), place, &secret)));
         }
         assert_eq!(STANDARD.encode(frontier.root()), wanted[3]);
     }

@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use caracal_api::Api;
 use caracal_coordinator::Coordinator;
-use caracal_crypto::mac::MacKey;
 use caracal_crypto::verified::VerifiedMandates;
 use caracal_gateway::exchange::Exchange;
 use caracal_host::config::{Service, Sources};
@@ -52,7 +51,7 @@ pub(crate) struct Plan {
 pub(crate) struct Stack {
     pub(crate) supervisor: Supervisor,
     pub(crate) store: Store,
-    pub(crate) audit_keys: Vec<MacKey>,
+    pub(crate) audit_keys: Vec<caracal_audit::NamedKey>,
     serving: Vec<JoinHandle<()>>,
     /// Where emitters and Audit share the process.
     evidence: Option<Evidence>,

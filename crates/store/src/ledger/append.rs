@@ -1,10 +1,13 @@
 //! Appending to a zone's log.
 
-use std::collections::HashMap;
+use std::sync::LazyLock;
 
-use caracal_core::id::EventId;
+use caracal_core::event::Event;
+use caracal_core::id::{EventId, Id as _};
 use caracal_core::time::Time;
 
+use super::packed::{Columns, key_of, pack};
+use super::read::{Entry, entries_of};
 use crate::error::StoreError;
 use crate::open::Store;
 use crate::sql::{Row, Tx, Value};
@@ -22,8 +25,6 @@ pub struct Head {
     pub last_ingested: Time,
     /// The tree's right edge.
     pub frontier: Vec<u8>,
-    /// Keys the digests by which copies are told.
-    pub dedupe_key: [u8; 32],
 }
 
 /// What a zone's first head is made of.
@@ -33,72 +34,23 @@ pub struct NewHead {
     pub origin: String,
     /// The empty tree's right edge.
     pub frontier: Vec<u8>,
-    /// 32 random bytes.
-    pub dedupe_key: [u8; 32],
 }
 
-/// An entry that an event id already has.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Known {
-    /// Its place.
-    pub seq: u64,
-    /// The digest of its event.
-    pub dedupe: Vec<u8>,
-}
-
-/// An entry to be written. Which column means what: `audit.md` 7.3, 18.4.
+/// An entry to be written, at the place after the one before.
 #[derive(Clone, Debug)]
 pub struct NewEntry {
-    /// Its place.
-    pub seq: u64,
-    /// The event.
-    pub event_id: EventId,
-    /// Column.
-    pub event_type: String,
-    /// Column.
-    pub decision: String,
-    /// Column.
-    pub evaluation_status: String,
-    /// Column.
-    pub request_id: String,
-    /// Of the metadata: `application_id`.
-    pub application_id: Option<String>,
-    /// Of the metadata: `agent_session_id`.
-    pub session_id: Option<String>,
-    /// Of the metadata: `delegation_edge_id`.
-    pub delegation_id: Option<String>,
-    /// Of the metadata: `session_id`.
-    pub record_id: Option<String>,
-    /// Of the metadata: `resource`.
-    pub resource: Option<String>,
-    /// Of the metadata: `agent_labels`, each between line feeds.
-    pub labels: Option<String>,
-    /// Of the metadata: `subject_fingerprint`.
-    pub fingerprint: Option<String>,
-    /// Of the metadata: `trace_id`.
-    pub trace_id: Option<String>,
-    /// When it happened.
-    pub occurred_at: Time,
-    /// When it was taken in.
-    pub ingested_at: Time,
-    /// The event's wire form, JSON.
-    pub body: Vec<u8>,
+    /// What it says.
+    pub event: Event,
     /// The secret of the salts.
     pub secret: [u8; 16],
     /// The content hash.
     pub content: [u8; 32],
-    /// The one before.
-    pub previous: Option<[u8; 32]>,
-    /// The HMAC.
-    pub chain_hmac: Option<[u8; 32]>,
-    /// Which key made it.
-    pub chain_key_id: Option<String>,
-    /// The digest of the event.
-    pub dedupe: Vec<u8>,
-    /// The producer's signature.
-    pub producer_sig: String,
-    /// SHA-256 of the bytes it signed.
-    pub data_hash: [u8; 32],
+    /// The HMAC, and the key that made it.
+    pub hmac: Option<([u8; 4], [u8; 32])>,
+    /// The emitter's signature.
+    pub signature: Option<[u8; 32]>,
+    /// SHA-256 of what it signed and a MAC that ties it to the entry, where that is not what [`Event::to_data`] gives.
+    pub foreign: Option<([u8; 32], Option<[u8; 16]>)>,
 }
 
 /// A message that cannot become an entry.
@@ -108,9 +60,9 @@ pub struct DeadLetter {
     pub source: String,
     /// Why.
     pub reason: String,
-    /// The bytes.
-    pub data: String,
-    /// The signature.
+    /// Its exact bytes, if it has any.
+    pub data: Option<Vec<u8>>,
+    /// The signature as it came.
     pub sig: String,
 }
 
@@ -132,6 +84,8 @@ pub struct Alert {
 pub struct Appending {
     /// Entries, in order.
     pub entries: Vec<NewEntry>,
+    /// When they are taken in.
+    pub ingested_at: Time,
     /// The right edge after them.
     pub frontier: Vec<u8>,
     /// Alerts.
@@ -141,61 +95,53 @@ pub struct Appending {
 }
 
 /// Dead letters and alerts are named by what they say, so that a batch that comes again says nothing twice.
-fn name_of(parts: &[&str]) -> Vec<u8> {
+fn name_of(parts: &[&[u8]]) -> Vec<u8> {
     let mut text = Vec::new();
     for part in parts {
         text.extend_from_slice(&(part.len() as u64).to_be_bytes());
-        text.extend_from_slice(part.as_bytes());
+        text.extend_from_slice(part);
     }
     caracal_core::digest::sha256(&[&text])[..16].to_vec()
 }
 
 impl Store {
     /// Appends to a zone's log. `make` is given the locked head, the entries that the candidates' ids already have, and the database's
-    /// time; what it gives back is written with the new head, all or nothing.
-    pub async fn ledger_append<F>(&self, zone: String, first: NewHead, candidates: Vec<EventId>, make: F) -> Result<u64, StoreError>
+    /// time; what it gives back is written with the new head, all or nothing. Gives what `make` says beside it.
+    pub async fn ledger_append<T, F>(
+        &self,
+        zone: String,
+        first: NewHead,
+        candidates: Vec<EventId>,
+        make: F,
+    ) -> Result<T, StoreError>
     where
-        F: FnOnce(&Head, &HashMap<EventId, Known>, Time) -> Result<Appending, String> + Send + 'static,
+        T: Send + 'static,
+        F: FnOnce(&Head, &[Entry], Time) -> Result<(Appending, T), String> + Send + 'static,
     {
         let now = self.now().await?;
         self.ledger_write(move |tx| {
             Box::pin(async move {
-                let head = head(tx, &zone, first, now).await?;
-                let known = known(tx, &zone, &candidates).await?;
-                let appending = make(&head, &known, now).map_err(|why| StoreError::inconsistent("ledger_heads", "frontier", why))?;
-                for (entry, seq) in appending.entries.iter().zip(head.next_seq..) {
-                    if entry.seq != seq {
-                        return Err(StoreError::inconsistent("ledger_entries", "seq", "an entry does not follow the head"));
-                    }
-                    insert(tx, &zone, entry).await?;
-                }
+                let (log, head) = locked(tx, &zone, first, now).await?;
+                let known = entries_of(tx, log, &zone, &candidates).await?;
+                let (appending, said) =
+                    make(&head, &known, now).map_err(|why| StoreError::inconsistent("ledger_heads", "frontier", why))?;
                 letters(tx, &appending.dead, now).await?;
-                for alert in &appending.alerts {
-                    let sql = "INSERT INTO ledger_alerts (id, zone, event_id, kind, detail, observed_at) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
-                    let args = vec![
-                        name_of(&[&alert.zone, &alert.event_id.to_string(), alert.kind, &alert.detail]).into(),
-                        (&alert.zone).into(),
-                        Value::id(alert.event_id),
-                        alert.kind.into(),
-                        (&alert.detail).into(),
-                        now.into(),
-                    ];
-                    tx.execute(sql, args).await?;
-                }
-                let Some(last) = appending.entries.last() else { return Ok(head.next_seq - 1) };
-                let sql = "UPDATE ledger_heads SET next_seq = $2, last_content = $3, last_ingested = $4, frontier = $5, updated_at = $6 \
-                           WHERE zone = $1 AND next_seq = $7";
+                alerts(tx, &appending.alerts, now).await?;
+                let Some(last) = appending.entries.last() else { return Ok(said) };
+                let (content, next_seq) = (last.content, head.next_seq + appending.entries.len() as u64);
+                insert(tx, log, &head, appending.ingested_at, appending.entries).await?;
+                let sql = "UPDATE ledger_heads SET next_seq = $2, last_content = $3, last_ingested = $4, frontier = $5 \
+                           WHERE log = $1 AND next_seq = $6";
                 let args = vec![
-                    (&zone).into(),
-                    (last.seq + 1).into(),
-                    last.content.to_vec().into(),
-                    last.ingested_at.into(),
+                    log.into(),
+                    next_seq.into(),
+                    content.to_vec().into(),
+                    appending.ingested_at.into(),
                     appending.frontier.into(),
-                    now.into(),
                     head.next_seq.into(),
                 ];
                 match tx.execute(sql, args).await? {
-                    1 => Ok(last.seq),
+                    1 => Ok(said),
                     _ => Err(StoreError::inconsistent("ledger_heads", "next_seq", "the head moved under its lock")),
                 }
             })
@@ -210,94 +156,131 @@ impl Store {
     }
 }
 
-/// Reads the head under its lock; makes it when it is the zone's first.
-async fn head(tx: &mut Tx<'_>, zone: &str, first: NewHead, now: Time) -> Result<Head, StoreError> {
-    let sql = "INSERT INTO ledger_heads (zone, origin, next_seq, last_ingested, frontier, dedupe_key, updated_at) \
-               VALUES ($1, $2, 1, $3, $4, $5, $3) ON CONFLICT DO NOTHING";
-    let args = vec![zone.into(), first.origin.into(), now.into(), first.frontier.into(), first.dedupe_key.to_vec().into()];
-    tx.execute(sql, args).await?;
-    // SQLite's writer is alone already.
-    let sql = tx.dialect().pick(
-        "SELECT origin, next_seq, last_content, last_ingested, frontier, dedupe_key FROM ledger_heads WHERE zone = $1",
-        "SELECT origin, next_seq, last_content, last_ingested, frontier, dedupe_key FROM ledger_heads WHERE zone = $1 FOR UPDATE",
-    );
-    let row = tx.first(sql, vec![zone.into()]).await?;
-    row.as_ref().map_or_else(|| Err(StoreError::inconsistent("ledger_heads", "zone", "the head is gone")), of_head)
+const HEAD: &str = "origin, next_seq, last_content, last_ingested, frontier, log";
+
+/// The head of a zone, as [`of_head`] reads it.
+pub(super) async fn head(tx: &mut Tx<'_>, zone: &str, lock: &str) -> Result<Option<(i64, Head)>, StoreError> {
+    let row = tx.first(format!("SELECT {HEAD} FROM ledger_heads WHERE zone = $1{lock}"), vec![zone.into()]).await?;
+    row.as_ref().map(of_head).transpose()
 }
 
-pub(super) fn of_head(row: &Row) -> Result<Head, StoreError> {
-    Ok(Head {
+/// Reads the head under its lock; makes it when it is the zone's first.
+async fn locked(tx: &mut Tx<'_>, zone: &str, first: NewHead, now: Time) -> Result<(i64, Head), StoreError> {
+    // SQLite's writer is alone already.
+    let lock = tx.dialect().pick("", " FOR UPDATE");
+    if let Some(found) = head(tx, zone, lock).await? {
+        return Ok(found);
+    }
+    let sql = "INSERT INTO ledger_heads (zone, origin, next_seq, last_ingested, frontier) VALUES ($1, $2, 1, $3, $4) ON CONFLICT DO NOTHING";
+    tx.execute(sql, vec![zone.into(), first.origin.into(), now.into(), first.frontier.into()]).await?;
+    head(tx, zone, lock).await?.ok_or_else(|| StoreError::inconsistent("ledger_heads", "zone", "the head is gone"))
+}
+
+fn of_head(row: &Row) -> Result<(i64, Head), StoreError> {
+    let head = Head {
         origin: row.text(0)?,
         next_seq: row.count(1)?,
         last_content: row.opt_bytes(2)?.map(|b| fixed(b, "last_content")).transpose()?,
         last_ingested: row.time(3)?,
         frontier: row.bytes(4)?,
-        dedupe_key: fixed(row.bytes(5)?, "dedupe_key")?,
-    })
+    };
+    Ok((row.int(5)?, head))
 }
 
 pub(super) fn fixed<const N: usize>(bytes: Vec<u8>, column: &'static str) -> Result<[u8; N], StoreError> {
     bytes.try_into().map_err(|_| StoreError::inconsistent("ledger", column, format!("not {N} bytes")))
 }
 
-async fn known(tx: &mut Tx<'_>, zone: &str, candidates: &[EventId]) -> Result<HashMap<EventId, Known>, StoreError> {
-    let sql = format!("SELECT event_id, seq, dedupe FROM ledger_entries WHERE zone = $1 AND event_id IN {}", tx.dialect().ids(2));
-    let rows = tx.all(sql, vec![zone.into(), Value::id_list(candidates.iter().copied())]).await?;
-    rows.iter().map(|row| Ok((row.id(0)?, Known { seq: row.count(1)?, dedupe: row.bytes(2)? }))).collect()
+/// Columns of an entry, in the order of [`columns`].
+const COLUMNS: &str = "log, seq, occurred_at, ingested_at, event_type, decision, evaluation_status, event_id, request_id, \
+                       application_id, session_id, secret, content, chain_key_id, chain_hmac, producer_sig, data_hash, data_mac, body";
+/// How many they are.
+const WIDTH: usize = 19;
+/// Rows of one statement: as many of the first as there are, then of the next.
+const ROWS: [usize; 4] = [64, 16, 4, 1];
+
+/// The statement that writes so many rows; few texts, so that each is prepared once.
+static INSERTS: LazyLock<[String; ROWS.len()]> = LazyLock::new(|| {
+    ROWS.map(|rows| {
+        let row = |at: usize| (1..=WIDTH).map(|n| format!("${}", at * WIDTH + n)).collect::<Vec<_>>().join(", ");
+        let rows: Vec<String> = (0..rows).map(|at| format!("({})", row(at))).collect();
+        format!("INSERT INTO ledger_entries ({COLUMNS}) VALUES {}", rows.join(", "))
+    })
+});
+
+async fn insert(tx: &mut Tx<'_>, log: i64, head: &Head, ingested_at: Time, entries: Vec<NewEntry>) -> Result<(), StoreError> {
+    let mut rest = entries.len();
+    let mut rows = entries.into_iter().zip(head.next_seq..);
+    for (size, sql) in ROWS.into_iter().zip(INSERTS.iter()) {
+        while rest >= size {
+            let mut args = Vec::with_capacity(size * WIDTH);
+            for (entry, seq) in rows.by_ref().take(size) {
+                columns(&mut args, log, seq, ingested_at, &entry);
+            }
+            tx.execute(sql.as_str(), args).await?;
+            rest -= size;
+        }
+    }
+    Ok(())
 }
 
-async fn insert(tx: &mut Tx<'_>, zone: &str, e: &NewEntry) -> Result<(), StoreError> {
-    let sql = "INSERT INTO ledger_entries (zone, seq, event_id, event_type, decision, evaluation_status, request_id, application_id, session_id, \
-               delegation_id, record_id, resource, labels, fingerprint, trace_id, occurred_at, ingested_at, body, secret, hash_version, content, \
-               previous, chain_hmac, chain_key_id, dedupe, producer_sig, data_hash) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, \
-               $13, $14, $15, $16, $17, $18, $19, 2, $20, $21, $22, $23, $24, $25, $26)";
-    let args = vec![
-        zone.into(),
-        e.seq.into(),
-        Value::id(e.event_id),
-        (&e.event_type).into(),
-        (&e.decision).into(),
-        (&e.evaluation_status).into(),
-        (&e.request_id).into(),
-        e.application_id.clone().into(),
-        e.session_id.clone().into(),
-        e.delegation_id.clone().into(),
-        e.record_id.clone().into(),
-        e.resource.clone().into(),
-        e.labels.clone().into(),
-        e.fingerprint.clone().into(),
-        e.trace_id.clone().into(),
-        e.occurred_at.into(),
-        e.ingested_at.into(),
-        e.body.clone().into(),
-        e.secret.to_vec().into(),
-        e.content.to_vec().into(),
-        e.previous.map(|p| p.to_vec()).into(),
-        e.chain_hmac.map(|h| h.to_vec()).into(),
-        e.chain_key_id.clone().into(),
-        e.dedupe.clone().into(),
-        (&e.producer_sig).into(),
-        e.data_hash.to_vec().into(),
-    ];
-    tx.execute(sql, args).await.map(|_| ())
+fn columns(args: &mut Vec<Value>, log: i64, seq: u64, ingested_at: Time, entry: &NewEntry) {
+    let columns = Columns::of(&entry.event);
+    let body = pack(&entry.event, &columns);
+    let number = |word: Option<u16>| Value::Int(word.map(i64::from));
+    let key = |text: Option<&String>| Value::Bytes(text.map(|text| key_of(text)));
+    let (key_id, hmac) = entry.hmac.unzip();
+    args.extend([
+        log.into(),
+        seq.into(),
+        columns.occurred_at.into(),
+        ingested_at.into(),
+        number(columns.event_type),
+        number(columns.decision),
+        number(columns.evaluation_status),
+        Value::id(columns.id),
+        key(Some(&columns.request_id)),
+        key(columns.application_id.as_ref()),
+        key(columns.session_id.as_ref()),
+        entry.secret.to_vec().into(),
+        entry.content.to_vec().into(),
+        key_id.map(|id| id.to_vec()).into(),
+        hmac.map(|hmac| hmac.to_vec()).into(),
+        entry.signature.map(|sig| sig.to_vec()).into(),
+        entry.foreign.map(|(hash, _)| hash.to_vec()).into(),
+        entry.foreign.and_then(|(_, mac)| mac).map(|mac| mac.to_vec()).into(),
+        body.into(),
+    ]);
 }
 
 async fn letters(tx: &mut Tx<'_>, dead: &[DeadLetter], now: Time) -> Result<(), StoreError> {
     for letter in dead {
         let sql = "INSERT INTO ledger_dead_letters (id, source, reason, data, sig, received_at) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
         // Places repeat where state is restored beside a newer ledger; bytes do not.
-        let id = name_of(&[&letter.source, &letter.reason, &letter.data, &letter.sig]);
-        let data = without_nul(&letter.data);
-        tx.execute(
-            sql,
-            vec![id.into(), (&letter.source).into(), (&letter.reason).into(), data.into(), (&letter.sig).into(), now.into()],
-        )
-        .await?;
+        let data = letter.data.as_deref();
+        let id = name_of(&[
+            letter.source.as_bytes(),
+            letter.reason.as_bytes(),
+            data.unwrap_or_default(),
+            letter.sig.as_bytes(),
+            &[data.is_some().into()],
+        ]);
+        // PostgreSQL keeps no U+0000 in text; a reason may quote the message.
+        let (source, reason) = (letter.source.replace('\0', ""), letter.reason.replace('\0', ""));
+        let args =
+            vec![id.into(), source.into(), reason.into(), letter.data.clone().into(), letter.sig.as_bytes().into(), now.into()];
+        tx.execute(sql, args).await?;
     }
     Ok(())
 }
 
-/// PostgreSQL keeps no U+0000 in text; evidence of a bad message must not fail on it.
-fn without_nul(text: &str) -> String {
-    text.replace('\0', "")
+async fn alerts(tx: &mut Tx<'_>, alerts: &[Alert], now: Time) -> Result<(), StoreError> {
+    for alert in alerts {
+        let sql = "INSERT INTO ledger_alerts (id, zone, event_id, kind, detail, observed_at) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
+        let event = Value::id(alert.event_id);
+        let parts = [alert.zone.as_bytes(), &alert.event_id.to_bytes(), alert.kind.as_bytes(), alert.detail.as_bytes()];
+        let args = vec![name_of(&parts).into(), (&alert.zone).into(), event, alert.kind.into(), (&alert.detail).into(), now.into()];
+        tx.execute(sql, args).await?;
+    }
+    Ok(())
 }

@@ -88,25 +88,24 @@ pub fn csv_fields() -> impl Iterator<Item = &'static str> {
 /// The row of an entry.
 pub fn row(entry: &Entry) -> Value {
     let event = &entry.event;
-    let or_null = |name: &str| event.get(name).cloned().unwrap_or(Value::Null);
-    let mut metadata = or_null("metadata_json");
+    let mut metadata = event.metadata.clone().unwrap_or(Value::Null);
     if let Value::Object(members) = &mut metadata {
         members.remove("policy_input");
     }
     json!({
-        "id": or_null("id"),
-        "zone_id": or_null("zone_id"),
-        "event_type": or_null("event_type"),
-        "request_id": or_null("request_id"),
-        "decision": or_null("decision"),
-        "policy_set_id": or_null("policy_set_id"),
-        "policy_set_version_id": or_null("policy_set_version_id"),
-        "manifest_sha": or_null("manifest_sha"),
-        "evaluation_status": or_null("evaluation_status"),
-        "determining_policies_json": or_null("determining_policies_json"),
-        "diagnostics_json": or_null("diagnostics_json"),
+        "id": event.id,
+        "zone_id": event.zone_id,
+        "event_type": event.event_type,
+        "request_id": event.request_id,
+        "decision": event.decision,
+        "policy_set_id": event.policy_set_id,
+        "policy_set_version_id": event.policy_set_version_id,
+        "manifest_sha": event.manifest_sha,
+        "evaluation_status": event.evaluation_status,
+        "determining_policies_json": event.determining,
+        "diagnostics_json": event.diagnostics,
         "metadata_json": masked(metadata),
-        "occurred_at": entry.occurred_at.rfc3339_millis(),
+        "occurred_at": event.occurred_at.rfc3339_millis(),
         "ingested_at": entry.ingested_at.rfc3339_millis(),
         "seq": entry.seq,
     })
@@ -147,9 +146,8 @@ pub fn project(row: &Value, fields: &[String]) -> Value {
 
 /// Why a request was decided as it was. `entries` are all of it, oldest first, and not empty.
 pub fn explain(zone: &str, request_id: &str, entries: &[Entry]) -> Value {
-    let decision = |entry: &Entry| entry.event.get("decision").and_then(Value::as_str).unwrap_or_default().to_owned();
-    let denied: Vec<&Entry> = entries.iter().filter(|e| decision(e) == "deny").collect();
-    let last = entries.last().map(decision).filter(|d| !d.is_empty()).unwrap_or_else(|| "unknown".to_owned());
+    let denied: Vec<&Entry> = entries.iter().filter(|e| e.event.decision == "deny").collect();
+    let last = entries.last().map(|e| e.event.decision.as_str()).filter(|d| !d.is_empty()).unwrap_or("unknown");
     let explained = |entry: &&Entry| {
         let row = row(entry);
         json!({
@@ -167,7 +165,7 @@ pub fn explain(zone: &str, request_id: &str, entries: &[Entry]) -> Value {
     json!({
         "request_id": request_id,
         "zone_id": zone,
-        "final_decision": if denied.is_empty() { last } else { "deny".to_owned() },
+        "final_decision": if denied.is_empty() { last } else { "deny" },
         "denied": denied.iter().map(explained).collect::<Vec<_>>(),
         "events": entries.iter().map(row).collect::<Vec<_>>(),
     })
@@ -179,7 +177,7 @@ fn list(value: &Value) -> Value {
 
 /// The input a decision was made on: as recorded, or rebuilt from the metadata.
 fn policy_input(zone: &str, entry: &Entry) -> Value {
-    let meta = entry.event.get("metadata_json").cloned().unwrap_or(Value::Null);
+    let meta = entry.event.metadata.clone().unwrap_or(Value::Null);
     if let Some(recorded) = meta.get("policy_input").filter(|v| v.is_object()) {
         return recorded.clone();
     }
@@ -227,10 +225,12 @@ fn policy_input(zone: &str, entry: &Entry) -> Value {
 
 /// One plain sentence about a denial.
 fn summary(entry: &Entry) -> String {
-    let meta = &entry.event["metadata_json"];
+    let meta = entry.event.metadata.as_ref().unwrap_or(&Value::Null);
     let refusal = &meta["refusal"];
     let text = |value: &Value| value.as_str().filter(|t| !t.is_empty()).map(str::to_owned);
-    let reason = text(&refusal["reason"]).or_else(|| text(&meta["reason"])).or_else(|| text(&entry.event["evaluation_status"]));
+    let reason = text(&refusal["reason"])
+        .or_else(|| text(&meta["reason"]))
+        .or_else(|| Some(entry.event.evaluation_status.clone()).filter(|t| !t.is_empty()));
     let mut sentence = format!("Denied: {}", reason.unwrap_or_else(|| "no reason was recorded".to_owned()));
     if let Some(rule) = text(&refusal["rule"]) {
         let _ = write!(sentence, ", by {rule}");
@@ -249,24 +249,38 @@ fn summary(entry: &Entry) -> String {
 
 #[cfg(test)]
 mod tests {
+    use caracal_core::event::Event;
     use caracal_core::time::Time;
 
     use super::*;
 
     #[allow(clippy::needless_pass_by_value, reason = "so that a test reads well")]
     fn entry(decision: &str, metadata: Value) -> Entry {
+        let event = Event {
+            id: "0195f2aa-7c31-7d4e-a01b-3f6c2d9e8b10".parse().unwrap(),
+            zone_id: "z".into(),
+            event_type: "token_exchange".into(),
+            request_id: "r".into(),
+            decision: decision.into(),
+            evaluation_status: "complete".into(),
+            policy_set_id: None,
+            policy_set_version_id: None,
+            manifest_sha: None,
+            determining: json!([{"policy": "grants"}]),
+            diagnostics: json!([]),
+            metadata: Some(metadata),
+            occurred_at: Time::from_micros(1_790_000_000_123_456),
+        };
         Entry {
             seq: 1,
-            event_id: "0195f2aa-7c31-7d4e-a01b-3f6c2d9e8b10".parse().unwrap(),
-            occurred_at: Time::from_micros(1_790_000_000_123_456),
             ingested_at: Time::from_micros(1_790_000_001_000_000),
-            event: json!({"id":"e","zone_id":"z","event_type":"token_exchange","decision":decision,"request_id":"r","metadata_json":metadata,
-                "determining_policies_json":[{"policy":"grants"}]}),
+            event,
             secret: [0; 16],
             content: [0; 32],
             previous: None,
-            chain_hmac: None,
-            found_by: Default::default(),
+            hmac: None,
+            signature: None,
+            foreign: None,
         }
     }
 
