@@ -4,6 +4,7 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use caracal_client::{Caracal, Places};
@@ -126,5 +127,76 @@ async fn what_was_answered_has_its_evidence_whoever_dies() {
     }
     assert!(!seen.lock().unwrap().contains_key("/again"));
     assert_eq!(work.call(&work.mint().await, "/after").await.1, "ok", "and life goes on");
+    verified(&database, &work.zone).await;
+}
+
+/// A Redis of the test's own, which keeps nothing on disk.
+struct Redis {
+    port: u16,
+    running: Child,
+}
+
+impl Redis {
+    /// `None` where there is no `redis-server`.
+    async fn start(port: u16) -> Option<Self> {
+        let mut command = Command::new("redis-server");
+        command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port", &port.to_string()]);
+        let running = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().ok()?;
+        let answers = async || TcpStream::connect(("127.0.0.1", port)).await.map(drop);
+        caracal_testkit::until("Redis listens", Duration::from_secs(10), answers).await;
+        Some(Self { port, running })
+    }
+
+    fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/", self.port)
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.running.kill();
+        let _ = self.running.wait();
+    }
+}
+
+/// Redis dies among calls and comes back empty: what needs it denies, what does not goes on, and nothing is restarted or lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_dies_delays_and_loses_nothing() {
+    let Some(database) = caracal_testkit::postgres().await else { return };
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let Some(redis) = Redis::start(port).await else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let mut apart = Apart::new(dir.path(), offset(), database.url().unwrap(), &redis.url());
+    apart.start().await;
+    let (url, seen) = upstream().await;
+    let work = Work::provision(apart.admin(), apart.places(), &url).await;
+    let load = work.load(1000);
+    load.answered(60, || ()).await;
+    drop(redis);
+    let sent = load.end().await;
+    let answered: BTreeSet<String> = sent.iter().filter_map(|s| s.answered.clone()).collect();
+
+    // Authority is decided on the database alone; a mandate that cannot be remembered opens nothing.
+    let away = work.mint().await;
+    assert_eq!(work.call(&away, "/away").await.0, 503);
+    assert!(!seen.lock().unwrap().contains_key("/away"));
+    let session = work.agent.start(&work.lifecycle, &["clerk"], None, false).await.unwrap();
+
+    let _redis = Redis::start(port).await.unwrap();
+    for service in ["sts", "gateway", "audit"] {
+        apart.ready(service, 0).await;
+    }
+    work.evidence_of(&answered).await;
+    let told = async || {
+        let events = work.evidence().await;
+        let of = |e: &serde_json::Value| e["event_type"] == "session_started" && e.to_string().contains(&session.id);
+        if events.iter().any(of) { Ok(()) } else { Err(events.len()) }
+    };
+    caracal_testkit::until("what changed meanwhile is told", Duration::from_secs(20), told).await;
+    let works = async || match work.call(&work.mint().await, "/after").await {
+        (200, _) => Ok(()),
+        other => Err(other),
+    };
+    caracal_testkit::until("calls go through again", Duration::from_secs(20), works).await;
     verified(&database, &work.zone).await;
 }
