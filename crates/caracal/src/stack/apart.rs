@@ -80,7 +80,8 @@ async fn sts(sources: &Sources, world: World) -> Result<Started, Failure> {
     spool.jobs(&ground.supervisor);
     emptying.jobs(&ground.supervisor);
     let verified = Arc::new(VerifiedMandates::new(REMEMBERED));
-    let sts = Sts::new(config, ground.store.clone(), spool, memory, custody, world, verified);
+    let sts = Sts::new(config, ground.store.clone(), spool.clone(), memory, custody, world, verified);
+    spool.show(sts.metrics());
     sts.jobs(&ground.supervisor);
     Ok(Started { ground, doors, served: Served::Router(caracal_sts::service(&sts)), grace: caracal_sts::GRACE })
 }

@@ -70,6 +70,8 @@ pub(crate) async fn gateway(ground: &Ground, config: caracal_gateway::Config, gi
     } else {
         Arc::new(consumed::Shared::new(given.memory))
     };
+    let metrics = Metrics::new("gateway");
+    given.spool.show(&metrics);
     let gateway = Gateway::new(GatewayParts {
         config,
         world: ground.world.clone(),
@@ -79,7 +81,7 @@ pub(crate) async fn gateway(ground: &Ground, config: caracal_gateway::Config, gi
         evidence: Arc::new(evidence::Spooled::new(given.spool, ground.audit_key.clone())),
         revocations: Arc::new(FromStore(ground.store.clone())),
         upstreams,
-        metrics: Metrics::new("gateway"),
+        metrics,
         supervisor: ground.supervisor.clone(),
     });
     // The place is remembered before the snapshot is read, so that nothing falls between the two.

@@ -15,6 +15,8 @@ use crate::message::Published;
 const CONNECT: Duration = Duration::from_secs(2);
 /// How long an answer may take; a read that blocks has its wait on top.
 const ANSWER: Duration = Duration::from_secs(3);
+/// Oldest version; older ones claim entries that were trimmed.
+const VERSION: u32 = 7;
 /// Longest time a read blocks.
 const BLOCK: Duration = Duration::from_secs(5);
 /// How often idle messages of others are looked for, at most.
@@ -101,7 +103,20 @@ impl Redis {
         // One connection without the manager first: the manager tries again for seconds before it says what is wrong.
         let first = async {
             let mut one = own_connection(&client).await?;
-            redis::cmd("PING").query_async::<()>(&mut one).await.map_err(BusError::from)
+            let info: redis::InfoDict = redis::cmd("INFO").arg("server").query_async(&mut one).await?;
+            let version: String = info.get("redis_version").unwrap_or_default();
+            let major: u32 = version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0);
+            if major < VERSION {
+                return Err(BusError::Refused(format!("it is version {version}")));
+            }
+            // Whether the server evicts is not always ours to know.
+            let policy = redis::cmd("CONFIG").arg("GET").arg("maxmemory-policy").query_async::<(String, String)>(&mut one).await;
+            if let Ok((_, policy)) = policy
+                && policy != "noeviction"
+            {
+                tracing::warn!(policy, "Redis evicts: a used mandate that is evicted opens again; set maxmemory-policy noeviction");
+            }
+            Ok(())
         };
         tokio::time::timeout(CONNECT, first).await.map_err(|_| BusError::Away("no answer in time".to_owned()))??;
         let config = ConnectionManagerConfig::new()

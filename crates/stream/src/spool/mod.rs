@@ -12,8 +12,8 @@ use std::io;
 use std::path::PathBuf;
 
 use caracal_core::error::Service;
-use caracal_host::Supervisor;
 use caracal_host::config::{Key, Reader};
+use caracal_host::{Metrics, Supervisor};
 use caracal_store::StoreError;
 use caracal_store::journal::{Entry, Journal, Outcome, Spend, SpooledEvent};
 
@@ -129,6 +129,22 @@ impl Spool {
             Self::Table(_) => true,
             Self::Segments(segments) => segments.healthy(),
         }
+    }
+
+    /// Shows how full the segments are; a table is the database's to show.
+    pub fn show(&self, metrics: &Metrics) {
+        let Self::Segments(segments) = self else { return };
+        let (segments, name) = (segments.clone(), |what: &str| format!("audit_replay_{what}"));
+        let files = metrics.gauge(&name("files"), "Segments in which evidence waits.");
+        let bytes = metrics.gauge(&name("bytes"), "Bytes of these segments.");
+        let uncommitted = metrics.gauge(&name("uncommitted_bytes"), "Bytes that Audit has not committed.");
+        let whole = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        metrics.on_scrape(move || {
+            let depth = segments.depth();
+            files.set(whole(depth.segments as u64));
+            bytes.set(whole(depth.bytes));
+            uncommitted.set(whole(depth.uncommitted));
+        });
     }
 
     /// Starts the background work beside delivery.
