@@ -81,6 +81,7 @@ impl Stack {
         let store = ground.store.clone();
         let sts = Sts::new(sts_config, store.clone(), spool.clone(), memory.clone(), custody.clone(), world.clone(), verified);
         sts.jobs(&ground.supervisor);
+        spool.show(sts.metrics());
         let coordinator = Coordinator::new(coordinator_config, store.clone(), sts.verifier(), issuer, world.clone());
         coordinator.jobs(&ground.supervisor);
         let audit_keys = audit_config.keys.clone();
@@ -96,7 +97,7 @@ impl Stack {
         spool.jobs(&ground.supervisor);
         emptying.jobs(&ground.supervisor);
         dispatcher.jobs(&ground.supervisor);
-        let evidence = Evidence { spool: emptying, outbox: dispatcher.evidence(), audit };
+        let evidence = Evidence { bus: ground.bus.clone(), spool: emptying, outbox: dispatcher.evidence(), audit };
         evidence.outbox.jobs(&ground.supervisor);
         if let Some(holder) = lease.clone() {
             keep_lease(&store, &ground.supervisor, holder);

@@ -78,6 +78,9 @@ fn words(error: &redis::RedisError) -> String {
     if error.is_timeout() {
         return "no answer in time".to_owned();
     }
+    if matches!(error.kind(), redis::ErrorKind::Parse) {
+        return "what answers there is no Redis".to_owned();
+    }
     error.code().map_or_else(|| format!("{:?}", error.kind()), str::to_owned)
 }
 
