@@ -28,6 +28,8 @@ from caracalai import Caracal
 from caracalai_admin import AdminClient, ResourceGrant, ensure_grants
 from caracalai_admin.errors import AdminApiError
 
+from admin import methods, reconcilers
+
 KEY = "upstream-key-7f3a"
 PORTS = {"api": 3000, "coordinator": 4000, "sts": 8080, "gateway": 8081, "audit": 9090}
 
@@ -339,6 +341,8 @@ def main() -> None:
             upstream = Upstream()
             with runs(binary, database, bus) as at:
                 made = provision(at, upstream.url)
+                methods(made["admin"])
+                reconcilers(made["admin"])
                 sync_calls(at, made, upstream)
                 asyncio.run(async_calls(at, made, upstream))
                 replay(at, made, upstream)
