@@ -1,5 +1,7 @@
 //! Queries and pages of a list: newest first, an opaque cursor that fits the list it came from (`api.md` 5.3).
 
+use std::collections::HashSet;
+
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
@@ -30,10 +32,15 @@ pub(crate) fn bad(text: impl Into<std::borrow::Cow<'static, str>>) -> Problem {
 impl Query {
     pub(crate) fn of(path: &str, query: &str, filters: &[&str]) -> Result<Self, Problem> {
         let pairs: Vec<(String, String)> = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
-        if let Some((name, _)) =
-            pairs.iter().enumerate().find(|(i, (name, _))| pairs[..*i].iter().any(|(n, _)| n == name)).map(|p| p.1)
-        {
-            return Err(bad(format!("{} is repeated", name.chars().take(64).collect::<String>())));
+        let mut seen = HashSet::new();
+        for (name, value) in &pairs {
+            let told = || name.chars().take(64).collect::<String>();
+            if !seen.insert(name) {
+                return Err(bad(format!("{} is repeated", told())));
+            }
+            if value.contains('\0') {
+                return Err(bad(format!("{} holds the character U+0000", told())));
+            }
         }
         let mut chosen: Vec<&(String, String)> = pairs.iter().filter(|(name, _)| filters.contains(&name.as_str())).collect();
         chosen.sort();

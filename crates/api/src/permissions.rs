@@ -6,6 +6,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{Method, Request};
 use caracal_crypto::seal::{Kek, Keks};
+use caracal_crypto::secret::{Secret, Verifier};
 use caracal_custody::{BUILTIN, Custody};
 use caracal_host::World;
 use caracal_host::config::{Run, Sources};
@@ -23,6 +24,7 @@ use crate::service::{Api, service};
 const ROOT: &str = "root-token-of-at-least-thirty-two-bytes";
 
 struct Stand {
+    api: Arc<Api>,
     router: Router,
     own: String,
     other: String,
@@ -61,7 +63,7 @@ async fn stands() -> Vec<Stand> {
         }
         let api = Arc::new(Api::with(config(), store, custody, world, bearers));
         let (own, other) = (zones.remove(0), zones.remove(0));
-        all.push(Stand { router: service(&api), own, other, _database: database });
+        all.push(Stand { router: service(&api), api, own, other, _database: database });
     }
     all
 }
@@ -171,6 +173,34 @@ async fn a_token_of_one_zone_sees_no_traits_and_touches_no_privilege() {
             assert_eq!((status, &body["error"]), (403, &json!("trait_forbidden")), "{method} {path}");
         }
         assert_eq!(stand.ask("writer", &Method::DELETE, &one, None).await.0, 204);
+    }
+}
+
+#[tokio::test]
+async fn a_chosen_secret_waits_for_its_derivation_outside_the_door() {
+    for stand in stands().await {
+        let list = format!("/v1/zones/{}/applications", stand.own);
+        let body = |name: &str| json!({"name": name, "registration_method": "managed"});
+        let (_, made) = stand.post(ROOT, &list, body("a")).await;
+        let one = format!("{list}/{}", made["id"].as_str().unwrap());
+        let taken = stand.api.derivations.acquire_many(2).await.unwrap();
+        let secret = Some(json!({"client_secret": "0123456789012345678901234567890123456789"}));
+        let mut waiting = Box::pin(stand.ask(ROOT, &Method::PATCH, &one, secret));
+        // Meanwhile other writes of the zone pass, and three derivations that ask for no place are done.
+        let others = async {
+            for _ in 0..3 {
+                let derive = || Verifier::argon2(&Secret::of("another"), [0; 16]);
+                tokio::task::spawn_blocking(derive).await.unwrap();
+            }
+            stand.post(ROOT, &list, body("b")).await.0
+        };
+        tokio::select! {
+            biased;
+            early = &mut waiting => panic!("derived without a place: {early:?}"),
+            status = others => assert_eq!(status, 201),
+        }
+        drop(taken);
+        assert_eq!(waiting.await.0, 200);
     }
 }
 

@@ -83,9 +83,17 @@ async fn ledger_queries_have_their_rules() {
     for stand in stands().await {
         let zone = stand.zone().await;
         for list in [format!("{zone}/audit"), format!("{zone}/admin-audit"), "/v1/admin-audit".to_owned()] {
-            for bad in
-                ["limit=0", "limit=1001", "since=x", "until=2026", "format=xml", "cursor=", "since=2026-01-01T00:00:00Z&since=x"]
-            {
+            for bad in [
+                "limit=0",
+                "limit=1001",
+                "since=x",
+                "until=2026",
+                "format=xml",
+                "cursor=",
+                "since=2026-01-01T00:00:00Z&since=x",
+                "actor_id=a%00b",
+                "request_id=%00",
+            ] {
                 assert_eq!(stand.get(&format!("{list}?{bad}")).await.no(), (400, "invalid_query"), "{list} {bad}");
             }
             for bad in ["fields=", "fields=x", "fields=id,,action", "fields=id,payload_json"] {

@@ -159,7 +159,7 @@ pub fn explain(zone: &str, request_id: &str, entries: &[Entry]) -> Value {
             "metadata": row["metadata_json"],
             "policy_input": policy_input(zone, entry),
             "summary": summary(entry),
-            "proof": format!("/v1/zones/{zone}/audit/{}/proof", row["id"].as_str().unwrap_or_default()),
+            "proof": format!("/v1/zones/{zone}/audit/events/{}/proof", row["id"].as_str().unwrap_or_default()),
         })
     };
     json!({
