@@ -41,13 +41,13 @@ impl Ledger {
     }
 
     /// Appends a zone's batch: all of it or nothing.
-    pub async fn append(&self, zone: &str, batch: Vec<Accepted>) -> Result<Counts, StoreError> {
+    pub async fn append(&self, zone: &str, batch: Arc<[Accepted]>) -> Result<Counts, StoreError> {
         let first = NewHead { origin: format!("{}/{zone}", self.origin), frontier: Frontier::default().to_bytes() };
         let candidates = batch.iter().map(|a| a.read.event.id).collect();
         let (world, keys) = (self.world.clone(), Arc::clone(&self.keys));
         self.store
             .ledger_append(zone.to_owned(), first, candidates, move |head, known, now| {
-                entries(batch, head, known, now, &keys, &world)
+                entries(&batch, head, known, now, &keys, &world)
             })
             .await
     }
@@ -68,7 +68,7 @@ pub struct Counts {
 
 /// Makes entries of a batch, after this head. `known` are the entries that its ids already have.
 pub fn entries(
-    batch: Vec<Accepted>,
+    batch: &[Accepted],
     head: &Head,
     known: &[Entry],
     now: Time,
@@ -83,32 +83,40 @@ pub fn entries(
     let mut appending = Appending { ingested_at: now.max(head.last_ingested), ..Appending::default() };
     let mut counts = Counts::default();
     let mut previous = head.last_content;
-    let mut seen: HashMap<EventId, Canonical> = known.iter().map(|entry| (entry.event.id, Canonical::of(&entry.event))).collect();
+    let mut seen: HashMap<EventId, Arc<Canonical>> =
+        known.iter().map(|entry| (entry.event.id, Canonical::of(&entry.event).into())).collect();
     for Accepted { read, message, foreign, signature } in batch {
         let Read { event, canonical, oversize } = read;
         if let Some(before) = seen.get(&event.id) {
-            if *before == canonical {
+            if before == canonical {
                 counts.duplicates += 1;
             } else {
                 counts.tampered += 1;
-                appending.alerts.push(mismatch(&event, before, &canonical));
-                appending.dead.push(dead(&message, "tamper_on_replay"));
+                appending.alerts.push(mismatch(event, before, canonical));
+                appending.dead.push(dead(message, "tamper_on_replay"));
             }
             continue;
         }
-        if oversize {
-            appending.dead.push(dead(&message, "oversize_body"));
+        if *oversize {
+            appending.dead.push(dead(message, "oversize_body"));
         }
         let secret = EntrySecret(world.random());
         let place = Place { origin: &head.origin, seq: frontier.size() + 1, ingested_at: appending.ingested_at };
-        let leaf = leaf_bytes(&canonical, place, &secret);
+        let leaf = leaf_bytes(canonical, place, &secret);
         frontier.append(leaf_hash(&leaf));
         let content = content(&leaf);
         let hmac = keys.first().map(|named| (named.id, link(&named.key, &content, previous.as_ref())));
         let mac = |hash: &[u8; 32]| keys.first().map(|named| data_mac(&named.key, &content, signature.as_ref(), hash));
         let foreign = foreign.map(|hash| (hash, mac(&hash)));
-        seen.insert(event.id, canonical);
-        appending.entries.push(NewEntry { event, secret: secret.0, content, hmac, signature, foreign });
+        seen.insert(event.id, Arc::clone(canonical));
+        appending.entries.push(NewEntry {
+            event: Arc::clone(event),
+            secret: secret.0,
+            content,
+            hmac,
+            signature: *signature,
+            foreign,
+        });
         previous = Some(content);
     }
     appending.frontier = frontier.to_bytes();

@@ -196,34 +196,38 @@ impl Ingestor {
     async fn take(&self, messages: Vec<Message>) -> Result<usize, StoreError> {
         let now = self.store.now().await?;
         let mut zones: BTreeMap<String, Vec<Accepted>> = BTreeMap::new();
-        let (mut dead, mut taken) = (Vec::new(), 0);
+        let (mut dead, mut taken, mut forged) = (Vec::new(), 0, self.health.forged.load(Ordering::Relaxed));
         for message in messages {
             taken += 1;
             match self.judge.judge(message, now) {
                 Ok(accepted) => {
-                    self.health.forged.store(0, Ordering::Relaxed);
+                    forged = 0;
                     zones.entry(accepted.read.event.zone_id.clone()).or_default().push(accepted);
                 }
                 Err(letter) => {
-                    let forged = letter.reason == "hmac_verify_failed";
+                    forged += u32::from(letter.reason == "hmac_verify_failed");
                     dead.push(letter);
-                    if forged && self.health.forged.fetch_add(1, Ordering::Relaxed) + 1 >= FORGED_MAX {
-                        tracing::error!("no signature fits: AUDIT_HMAC_KEY is not the emitters' key; nothing more is taken in");
-                        self.health.key_mismatch.store(true, Ordering::Relaxed);
+                    if forged >= FORGED_MAX {
                         break;
                     }
                 }
             }
         }
         for (zone, batch) in zones {
-            self.append(zone, batch).await?;
+            self.append(zone, batch.into()).await?;
         }
         // Last, so that a batch that is tried again leaves no letter behind.
         self.bury(dead).await?;
+        // What comes again is counted when it is committed, and not before.
+        self.health.forged.store(forged, Ordering::Relaxed);
+        if forged >= FORGED_MAX {
+            tracing::error!("no signature fits: AUDIT_HMAC_KEY is not the emitters' key; nothing more is taken in");
+            self.health.key_mismatch.store(true, Ordering::Relaxed);
+        }
         Ok(taken)
     }
 
-    async fn append(&self, zone: String, batch: Vec<Accepted>) -> Result<(), StoreError> {
+    async fn append(&self, zone: String, batch: Arc<[Accepted]>) -> Result<(), StoreError> {
         match self.append_once(&zone, batch.clone()).await {
             Ok(()) => Ok(()),
             // An outage, or a head that is not what it should be, holds everything back; only a refused event goes aside.
@@ -234,15 +238,15 @@ impl Ingestor {
             }
             // One bad event must not hold up the others.
             Err(_) => {
-                for one in batch {
-                    Box::pin(self.append(zone.clone(), vec![one])).await?;
+                for one in batch.iter() {
+                    Box::pin(self.append(zone.clone(), [one.clone()].into())).await?;
                 }
                 Ok(())
             }
         }
     }
 
-    async fn append_once(&self, zone: &str, batch: Vec<Accepted>) -> Result<(), StoreError> {
+    async fn append_once(&self, zone: &str, batch: Arc<[Accepted]>) -> Result<(), StoreError> {
         let counts = self.ledger.append(zone, batch).await?;
         self.numbers.inserts.inc_by(counts.inserted);
         self.numbers.duplicates.inc_by(counts.duplicates);

@@ -18,8 +18,8 @@ use caracal_stream::{Bus, EVIDENCE_GROUP};
 use caracal_web::bearer::Gate;
 use caracal_web::probes::{self, MetricsGate, Unready};
 use caracal_web::{Face, Problem, shell};
-use http::HeaderValue;
 use http::header::WWW_AUTHENTICATE;
+use http::{HeaderValue, StatusCode};
 
 use crate::config::Config;
 use crate::ingest::{Health, IngestError, Ingestor};
@@ -100,10 +100,12 @@ pub fn service(audit: &Audit) -> Router {
     let inner = audit.inner.clone();
     let gate = MetricsGate::new(inner.config.common.metrics_bearer.clone(), inner.config.common.mode);
     let ready = (inner.clone(), audit.ingestor.clone());
+    let consumer = audit.ingestor.clone();
     let router = Router::new()
         .route("/api/audit/search", get(search))
         .with_state(inner.clone())
-        .merge(probes::routes(Service::Audit, Unready::because("postgres_unreachable"), move || {
+        .route("/health", get(move || async move { health(consumer.health()) }))
+        .merge(probes::ready_route(Service::Audit, Unready::because("postgres_unreachable"), move || {
             let (inner, ingestor) = ready.clone();
             async move { inner.ready(ingestor.health()).await }
         }))
@@ -186,6 +188,11 @@ impl Inner {
             }
         }
     }
+}
+
+/// Alive is who takes evidence in.
+fn health(health: &Health) -> Response {
+    if health.failing() { (StatusCode::SERVICE_UNAVAILABLE, "consumer_unhealthy").into_response() } else { ().into_response() }
 }
 
 async fn search(State(inner): State<Arc<Inner>>, request: Request) -> Result<Response, Problem> {

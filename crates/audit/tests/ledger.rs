@@ -1,6 +1,8 @@
 //! Evidence on its way into the ledger, on both backends.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+mod support;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -18,11 +20,13 @@ use caracal_store::ledger::{Filter, Order};
 use caracal_store::{Store, StoreConfig};
 use caracal_stream::spool::{Spool, Table};
 use caracal_stream::{Bus, Delivery};
-use caracal_testkit::backends;
+use caracal_testkit::{backends, until};
 use http::Request;
 use http_body_util::BodyExt;
 use serde_json::Value;
 use tower::ServiceExt;
+
+use support::Intruder;
 
 const KEY: [u8; 32] = [7; 32];
 const ZONE: &str = "0195f2a9-1b22-7c3d-9e4f-5a6b7c8d9e0f";
@@ -34,7 +38,7 @@ struct Fixture {
     delivery: Delivery<Table>,
     ingestor: Ingestor,
     numbers: Numbers,
-    _database: caracal_testkit::Database,
+    database: caracal_testkit::Database,
 }
 
 fn judge() -> Judge {
@@ -43,6 +47,11 @@ fn judge() -> Judge {
 
 impl Fixture {
     async fn each() -> Vec<Self> {
+        Self::each_by(1000).await
+    }
+
+    /// With so many messages taken in at once.
+    async fn each_by(batch: usize) -> Vec<Self> {
         let mut all = Vec::new();
         for (database, shared) in backends().await.into_iter().zip([false, true]) {
             let world = World::system();
@@ -62,10 +71,10 @@ impl Fixture {
                 world.clone(),
                 judge(),
                 "test.local/log",
-                1000,
+                batch,
                 numbers.clone(),
             );
-            all.push(Self { store, world, bus, delivery, ingestor, numbers, _database: database });
+            all.push(Self { store, world, bus, delivery, ingestor, numbers, database });
         }
         all
     }
@@ -174,7 +183,8 @@ async fn two_ingestors_make_one_ledger() {
 /// Acceptance row 13: with another key than the emitters' nothing more is taken in; the rest waits for whoever looks.
 #[tokio::test]
 async fn a_wrong_key_stops_after_a_hundred() {
-    for f in Fixture::each().await {
+    // In one batch, and over several.
+    for f in Fixture::each_by(1000).await.into_iter().chain(Fixture::each_by(30).await) {
         f.spool(&f.event("good", Verdict::Allow), None).await;
         for i in 0..150 {
             f.spool(&f.event(&format!("r-{i}"), Verdict::Allow), Some("ab".repeat(32))).await;
@@ -184,6 +194,26 @@ async fn a_wrong_key_stops_after_a_hundred() {
         assert_eq!(f.ingestor.pass().await.unwrap(), 0);
         assert_eq!((f.all().await.len(), f.store.ledger_dead_count().await.unwrap()), (1, 100));
         assert_eq!(f.store.spooled(1000).await.unwrap().len(), 151, "a batch is let go whole");
+    }
+}
+
+/// A batch that cannot be put aside comes again, and its signatures are not counted again.
+#[tokio::test]
+async fn what_comes_again_is_no_second_failure() {
+    for f in Fixture::each().await {
+        let mut intruder = Intruder::of(&f.database).await;
+        for i in 0..60 {
+            f.spool(&f.event(&format!("r-{i}"), Verdict::Allow), Some("ab".repeat(32))).await;
+        }
+        f.delivery.pass().await.unwrap();
+        intruder.does("ALTER TABLE ledger_dead_letters RENAME TO away").await.unwrap();
+        for _ in 0..2 {
+            f.ingestor.pass().await.unwrap_err();
+        }
+        intruder.does("ALTER TABLE away RENAME TO ledger_dead_letters").await.unwrap();
+        f.ingestor.pass().await.unwrap();
+        assert!(!f.ingestor.health().key_mismatch());
+        assert_eq!(f.store.ledger_dead_count().await.unwrap(), 60);
     }
 }
 
@@ -263,6 +293,54 @@ async fn filters_and_pages() {
     }
 }
 
+/// Audit of these parts, with what is set.
+fn audit(f: &Fixture, vars: &[(&str, &str)], stop: &Stop) -> Audit {
+    let vars: HashMap<&str, &str> = [("CARACAL_MODE", "dev")].into_iter().chain(vars.iter().copied()).collect();
+    let config = Config::read(&Sources::builder(Run::Up).environment(vars).build().unwrap()).unwrap();
+    let (store, bus, world) = (f.store.clone(), f.bus.clone(), f.world.clone());
+    let (metrics, origin) = (Metrics::new("audit"), "test.local/log".into());
+    Audit::new(Parts { config, world, store, bus, metrics, origin, stop: stop.clone() })
+}
+
+async fn answer(audit: &Audit, request: http::request::Builder) -> (u16, http::HeaderMap, Vec<u8>) {
+    let response = service(audit).oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+    let (parts, body) = response.into_parts();
+    (parts.status.as_u16(), parts.headers, body.collect().await.unwrap().to_bytes().to_vec())
+}
+
+/// Acceptance row 20, of the consumer; `audit.md` 9.
+#[tokio::test]
+async fn who_cannot_take_evidence_in_is_not_well() {
+    for f in Fixture::each().await {
+        let stop = Stop::new();
+        let audit = audit(&f, &[], &stop);
+        let health = async || {
+            let (status, _, body) = answer(&audit, Request::builder().uri("/health")).await;
+            (status, String::from_utf8(body).unwrap())
+        };
+        assert_eq!(health().await, (200, String::new()));
+        let mut intruder = Intruder::of(&f.database).await;
+        intruder.does("ALTER TABLE ledger_heads RENAME TO away").await.unwrap();
+        let running = tokio::spawn({
+            let (ingestor, stop) = (audit.ingestor().clone(), stop.clone());
+            async move { ingestor.run(&stop).await }
+        });
+        f.spool(&f.event("req-7", Verdict::Allow), None).await;
+        f.delivery.pass().await.unwrap();
+        let turns = async |wanted: u16| {
+            until("health", Duration::from_secs(20), async || if health().await.0 == wanted { Ok(()) } else { Err("not yet") })
+                .await;
+        };
+        turns(503).await;
+        assert_eq!(health().await, (503, "consumer_unhealthy".to_owned()));
+        intruder.does("ALTER TABLE away RENAME TO ledger_heads").await.unwrap();
+        turns(200).await;
+        assert_eq!(f.all().await.len(), 1, "nothing was lost");
+        stop.ask();
+        running.await.unwrap();
+    }
+}
+
 /// Acceptance row 2, and the search answer.
 #[tokio::test]
 async fn operators_ask_with_their_token() {
@@ -270,27 +348,13 @@ async fn operators_ask_with_their_token() {
         f.spool(&f.event("req-7", Verdict::Allow), None).await;
         f.pass().await;
         let ask = async |token: Option<&str>, header: Option<&str>, query: &str| {
-            let mut vars: HashMap<&str, &str> = HashMap::from([("CARACAL_MODE", "dev")]);
-            vars.extend(token.map(|t| ("AUDIT_ADMIN_TOKEN", t)));
-            let config = Config::read(&Sources::builder(Run::Up).environment(vars).build().unwrap()).unwrap();
-            let (store, bus, world) = (f.store.clone(), f.bus.clone(), f.world.clone());
-            let parts = Parts {
-                config,
-                world,
-                store,
-                bus,
-                metrics: Metrics::new("audit"),
-                origin: "test.local/log".into(),
-                stop: Stop::new(),
-            };
+            let vars: Vec<(&str, &str)> = token.map(|t| ("AUDIT_ADMIN_TOKEN", t)).into_iter().collect();
             let mut request = Request::builder().uri(query);
             if let Some(header) = header {
                 request = request.header("authorization", header);
             }
-            let response = service(&Audit::new(parts)).oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
-            let (parts, body) = response.into_parts();
-            let bytes = body.collect().await.unwrap().to_bytes();
-            (parts.status.as_u16(), parts.headers, serde_json::from_slice::<Value>(&bytes).unwrap_or_default())
+            let (status, headers, bytes) = answer(&audit(&f, &vars, &Stop::new()), request).await;
+            (status, headers, serde_json::from_slice::<Value>(&bytes).unwrap_or_default())
         };
         let search = format!("/api/audit/search?zone_id={ZONE}");
         assert_eq!(ask(None, Some("Bearer op"), &search).await.0, 404, "without a token the route does not exist");

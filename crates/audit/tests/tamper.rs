@@ -1,7 +1,8 @@
 //! What is done to the ledger in the database itself is refused, and where the refusal was taken away, found.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-use std::collections::BTreeSet;
+mod support;
+
 use std::time::Duration;
 
 use caracal_audit::append::Ledger;
@@ -12,66 +13,11 @@ use caracal_crypto::mac::{MacKey, audit_signature};
 use caracal_host::World;
 use caracal_store::{Store, StoreConfig};
 use caracal_testkit::{Database, backends};
-use sqlx::postgres::PgConnection;
-use sqlx::{AssertSqlSafe, Connection as _, Row as _};
+
+use support::Intruder;
 
 const KEY: [u8; 32] = [7; 32];
 const ZONES: [&str; 2] = ["0195f2a9-1b22-7c3d-9e4f-5a6b7c8d9e0f", "0195f2a9-1b22-7c3d-9e4f-5a6b7c8d9e10"];
-
-/// Somebody with the database in hand.
-enum Intruder {
-    Sqlite(rusqlite::Connection),
-    Postgres(PgConnection),
-}
-
-impl Intruder {
-    async fn of(database: &Database) -> Self {
-        match database.url() {
-            Some(url) => Self::Postgres(PgConnection::connect(url).await.unwrap()),
-            None => Self::Sqlite(rusqlite::Connection::open(database.dir().join("ledger.db")).unwrap()),
-        }
-    }
-
-    async fn does(&mut self, sql: &str) -> Result<(), String> {
-        match self {
-            Self::Sqlite(conn) => conn.execute_batch(sql).map_err(|e| e.to_string()),
-            Self::Postgres(conn) => {
-                let done = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(conn).await;
-                done.map(|_| ()).map_err(|e| e.to_string())
-            }
-        }
-    }
-
-    /// Takes away what refuses.
-    async fn disarms(&mut self) {
-        let sql = match self {
-            Self::Sqlite(_) => "DROP TRIGGER ledger_entries_stay; DROP TRIGGER ledger_entries_remain",
-            Self::Postgres(_) => "DROP TRIGGER ledger_entries_stay ON ledger_entries",
-        };
-        self.does(sql).await.unwrap();
-    }
-
-    async fn columns(&mut self) -> BTreeSet<String> {
-        match self {
-            Self::Sqlite(conn) => {
-                let mut names = conn.prepare("SELECT name FROM pragma_table_info('ledger_entries')").unwrap();
-                names.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
-            }
-            Self::Postgres(conn) => {
-                let sql = "SELECT column_name::text FROM information_schema.columns WHERE table_name = 'ledger_entries'";
-                sqlx::query(sql).fetch_all(conn).await.unwrap().iter().map(|row| row.get(0)).collect()
-            }
-        }
-    }
-
-    /// Hex in this database's words.
-    fn bytes(&self, hex: &str) -> String {
-        match self {
-            Self::Sqlite(_) => format!("X'{hex}'"),
-            Self::Postgres(_) => format!("'\\x{hex}'::bytea"),
-        }
-    }
-}
 
 /// Two zones with four entries each: three of ours, one that another emitter spelt its own way.
 async fn ledgers(database: &Database) -> Store {
@@ -96,7 +42,7 @@ async fn ledgers(database: &Database) -> Store {
             let sig = audit_signature(&MacKey::from_bytes(&KEY), &data);
             batch.push(judge.judge(Message { source: "test".into(), data: Some(data), sig }, world.now()).unwrap());
         }
-        ledger.append(zone, batch).await.unwrap();
+        ledger.append(zone, batch.into()).await.unwrap();
     }
     store
 }

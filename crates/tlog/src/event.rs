@@ -1,6 +1,7 @@
 //! An audit event as it was sent, and as it is kept (`audit.md` 5.2, 5.3).
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use caracal_core::digest::sha256_hex;
 use caracal_core::event::Event;
@@ -26,9 +27,9 @@ pub struct NotAnEvent(pub String);
 #[derive(Clone, Debug)]
 pub struct Read {
     /// The event, normalised.
-    pub event: Event,
+    pub event: Arc<Event>,
     /// Its canonical text.
-    pub canonical: Canonical,
+    pub canonical: Arc<Canonical>,
     /// Whether it was too large and lost its values.
     pub oversize: bool,
 }
@@ -39,17 +40,18 @@ pub fn read(data: &[u8]) -> Result<Read, NotAnEvent> {
     let canonical = Canonical::of(&event);
     let size = canonical.text().len();
     if size <= EVENT_BYTES_MAX {
-        return Ok(Read { event, canonical, oversize: false });
+        return Ok(Read { event: event.into(), canonical: canonical.into(), oversize: false });
     }
     let stub = json!({"caracal_oversize": size, "sha256": sha256_hex(data)});
     let event = Event { determining: stub.clone(), diagnostics: stub.clone(), metadata: Some(stub), ..event };
-    Ok(Read { canonical: Canonical::of(&event), event, oversize: true })
+    Ok(Read { canonical: Canonical::of(&event).into(), event: event.into(), oversize: true })
 }
 
 fn normalised(data: &[u8]) -> Result<Event, NotAnEvent> {
     let fail = |why: &str| NotAnEvent(why.to_owned());
-    let mut value: Value = serde_json::from_slice(&readable(data)).map_err(|e| NotAnEvent(e.to_string()))?;
-    if data.windows(6).any(|six| six == b"\\u0000") {
+    let text = readable(data);
+    let mut value: Value = serde_json::from_slice(&text).map_err(|e| NotAnEvent(e.to_string()))?;
+    if matches!(text, Cow::Owned(_)) {
         without_nul(&mut value);
     }
     let Value::Object(mut members) = value else { return Err(fail("not an object")) };
@@ -118,7 +120,8 @@ fn is_readable(data: &[u8]) -> bool {
     while let Some(byte) = data.get(i) {
         match byte {
             b'"' => in_text = !in_text,
-            b'\\' if data.get(i + 1) == Some(&b'u') && data.get(i + 2).is_some_and(|b| matches!(b, b'd' | b'D')) => return false,
+            // A surrogate, or U+0000.
+            b'\\' if matches!(&data[i..], [_, b'u', b'd' | b'D', ..] | [_, b'u', b'0', b'0', b'0', b'0', ..]) => return false,
             b'\\' => i += 1,
             b'-' | b'0'..=b'9' if !in_text => {
                 let literal = number(&data[i..]);
@@ -244,7 +247,7 @@ mod tests {
             format!(r#"{{"id":"0195f2aa-7c31-7d4e-a01b-3f6c2d9e8b10","zone_id":"z","occurred_at":"2026-11-23T11:00:00.1234569+01:00"{more}}}"#)
                 .as_bytes(),
         )
-        .map(|read| (read.event, read.oversize))
+        .map(|read| (Arc::unwrap_or_clone(read.event), read.oversize))
     }
 
     #[test]

@@ -140,7 +140,7 @@ pub(crate) mod tests {
         rows.into_iter()
             .map(|(event, at, byte)| {
                 (
-                    event::read(event.to_string().as_bytes()).unwrap().event,
+                    std::sync::Arc::unwrap_or_clone(event::read(event.to_string().as_bytes()).unwrap().event),
                     Time::parse_rfc3339(at).unwrap(),
                     EntrySecret([byte; 16]),
                 )

@@ -98,9 +98,16 @@ where
     C: Fn() -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Result<(), Unready>> + Send + 'static,
 {
-    Router::new()
-        .route("/health", get(move || async move { boxed(health(service)) }))
-        .route("/ready", get(move || async move { boxed(ready(service, &checked(check(), late).await)) }))
+    ready_route(service, late, check).route("/health", get(move || async move { boxed(health(service)) }))
+}
+
+/// Route `/ready` alone, for a service whose `/health` says more than that it lives.
+pub fn ready_route<C, F>(service: Service, late: Unready, check: C) -> Router
+where
+    C: Fn() -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<(), Unready>> + Send + 'static,
+{
+    Router::new().route("/ready", get(move || async move { boxed(ready(service, &checked(check(), late).await)) }))
 }
 
 /// Who may read the numbers.

@@ -1,6 +1,6 @@
 //! Appending to a zone's log.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use caracal_core::event::Event;
 use caracal_core::id::{EventId, Id as _};
@@ -40,7 +40,7 @@ pub struct NewHead {
 #[derive(Clone, Debug)]
 pub struct NewEntry {
     /// What it says.
-    pub event: Event,
+    pub event: Arc<Event>,
     /// The secret of the salts.
     pub secret: [u8; 16],
     /// The content hash.
