@@ -17,13 +17,13 @@ use caracal_store::coordination::{delegations, receipts, sessions};
 use caracal_store::management::{Object as _, Resource};
 use caracal_store::{Door, DoorError};
 use caracal_web::{Issue, Problem, RequestId};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::caller::Runtime;
 use crate::receipts::Repeatable;
 use crate::service::{Coordinator, No, no};
-use crate::start::{Answered, answer, tell_created};
+use crate::start::{Answered, answer, present, tell_created};
 
 /// Live offers of other applications that one Session may hold.
 const OFFERS: u64 = 64;
@@ -34,19 +34,19 @@ struct Input {
     target_session_id: String,
     issuer_application_id: String,
     receiver_application_id: String,
+    #[serde(default, deserialize_with = "present")]
     parent_edge_id: Option<String>,
     resource_id: Option<String>,
-    #[serde(default, deserialize_with = "not_null")]
+    #[serde(default)]
     scopes: Vec<String>,
+    #[serde(default, deserialize_with = "present")]
     constraints: Option<Value>,
+    #[serde(default, deserialize_with = "present")]
     constraints_json: Option<Value>,
+    #[serde(default, deserialize_with = "present")]
     ttl_seconds: Option<i64>,
+    #[serde(default, deserialize_with = "present")]
     expires_at: Option<String>,
-}
-
-/// `null` is not an empty list.
-fn not_null<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<String>, D::Error> {
-    Vec::deserialize(d)
 }
 
 struct Create {
@@ -116,6 +116,9 @@ pub(crate) async fn create(
     ];
     if let Some((field, _)) = named.iter().find(|(_, text)| text.is_empty()) {
         return Err(faulty(field, "must not be empty"));
+    }
+    if input.parent_edge_id.as_ref().is_some_and(String::is_empty) {
+        return Err(faulty("parent_edge_id", "must not be empty"));
     }
     let plain = |s: &String| (1..=256).contains(&s.chars().count()) && !s.chars().any(char::is_whitespace);
     if input.scopes.len() > 256 || !input.scopes.iter().all(plain) {

@@ -14,7 +14,7 @@ use caracal_store::coordination::{cascade, sessions};
 use caracal_web::{Problem, RequestId};
 use serde_json::{Value, json};
 
-use crate::caller::{Caller, store};
+use crate::caller::{Caller, path_id, store};
 use crate::service::{Coordinator, Query, no, page};
 
 /// An edge as its readers see it: a lapsed one says so, whatever its row says.
@@ -67,7 +67,7 @@ pub(crate) async fn outbound(
 
 async fn own_session(coordinator: &Coordinator, caller: &Caller, id: &str) -> Result<SessionId, Problem> {
     let missing = || Problem::new(rows::SESSION_NOT_FOUND);
-    let (zone, id): (_, SessionId) = (caller.zone(), id.parse().map_err(|_| missing())?);
+    let (zone, id): (_, SessionId) = (caller.zone(), path_id(id, rows::SESSION_NOT_FOUND)?);
     let found =
         coordinator.store.read(move |tx| Box::pin(async move { sessions::get(tx, zone, id).await })).await.map_err(store)?;
     let row = found.filter(|row| caller.sees().is_none_or(|own| row.session.application == own)).ok_or_else(missing)?;
@@ -83,9 +83,30 @@ async fn listed(coordinator: &Coordinator, caller: &Caller, query: &Query, which
     if bare {
         asked.limit = 500;
     }
-    let found =
-        coordinator.store.read(move |tx| Box::pin(async move { delegations::list(tx, zone, which, of, now, asked).await })).await;
-    let found = found.map_err(store)?;
+    let found = coordinator
+        .store
+        .read(move |tx| {
+            Box::pin(async move {
+                // A cursor is a row of this side of this list, and one that the caller sees.
+                if let Some(cursor) = asked.before {
+                    let row = delegations::get(tx, zone, cursor)
+                        .await?
+                        .filter(|e| of.is_none_or(|own| e.issuer == own || e.receiver == own));
+                    let within = row.is_some_and(|e| match which {
+                        Which::Live => true,
+                        Which::Inbound(session) => e.target == session,
+                        Which::Outbound(session) => e.source == session,
+                    });
+                    if !within {
+                        return Ok(None);
+                    }
+                }
+                delegations::list(tx, zone, which, of, now, asked).await.map(Some)
+            })
+        })
+        .await
+        .map_err(store)?
+        .ok_or_else(|| Problem::new(rows::INVALID_CURSOR))?;
     let items: Vec<Value> = found
         .iter()
         .map(|edge| {
@@ -110,8 +131,8 @@ pub(crate) async fn inbound_one(
 ) -> Result<Json<Value>, Problem> {
     let missing = || Problem::new(rows::DELEGATION_NOT_FOUND);
     let caller = coordinator.caller(&zone, &headers).await?;
-    let (zone, id): (_, DelegationId) = (caller.zone(), id.parse().map_err(|_| missing())?);
-    let session: SessionId = session.parse().map_err(|_| missing())?;
+    let (zone, id): (_, DelegationId) = (caller.zone(), path_id(&id, rows::DELEGATION_NOT_FOUND)?);
+    let session: SessionId = path_id(&session, rows::DELEGATION_NOT_FOUND)?;
     let now = coordinator.store.now().await.map_err(store)?;
     let found =
         coordinator.store.read(move |tx| Box::pin(async move { delegations::get(tx, zone, id).await })).await.map_err(store)?;
@@ -127,9 +148,8 @@ pub(crate) async fn revoke(
     Path((zone, id)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Result<Json<Value>, Problem> {
-    let missing = || Problem::new(rows::DELEGATION_NOT_FOUND);
     let caller = coordinator.caller(&zone, &headers).await?;
-    let (zone, id): (_, DelegationId) = (caller.zone(), id.parse().map_err(|_| missing())?);
+    let (zone, id): (_, DelegationId) = (caller.zone(), path_id(&id, rows::DELEGATION_NOT_FOUND)?);
     let ended = coordinator
         .change(zone, move |door| {
             Box::pin(async move {

@@ -130,12 +130,8 @@ pub fn service(coordinator: &Arc<Coordinator>) -> Router {
         let own = Arc::clone(coordinator);
         move || {
             let own = Arc::clone(&own);
-            async move {
-                own.store.ping().await.map_err(|_| Unready::on("postgres_unreachable", "postgres"))?;
-                let (_, dead) =
-                    own.store.outbox_counts("coordinator").await.map_err(|_| Unready::on("postgres_unreachable", "postgres"))?;
-                if dead > 0 { Err(Unready::because("outbox_dead")) } else { Ok(()) }
-            }
+            // Dead outbox rows are told by gauges: one bad row must not take every replica out.
+            async move { own.store.ping().await.map_err(|_| Unready::on("postgres_unreachable", "postgres")) }
         }
     };
     let gate = MetricsGate::new(coordinator.config.common.metrics_bearer.clone(), coordinator.config.common.mode);

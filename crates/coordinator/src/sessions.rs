@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::{Extension, Json};
 use caracal_core::error::coordinator as rows;
 use caracal_core::id::{SessionId, ZoneId};
-use caracal_core::session::{Lifecycle, Status};
+use caracal_core::session::{Lifecycle, Session, Status};
 use caracal_core::time::Time;
 use caracal_store::coordination::cascade::{self, Manner};
 use caracal_store::coordination::sessions::{self, Filter, SessionRow};
@@ -16,7 +16,7 @@ use caracal_web::{Problem, RequestId};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::caller::{Caller, store};
+use crate::caller::{Caller, path_id, store};
 use crate::service::{Coordinator, Query, no, page};
 
 /// A Session as its readers see it.
@@ -38,7 +38,7 @@ fn shown(zone: ZoneId, row: &SessionRow) -> Value {
 
 async fn visible(coordinator: &Coordinator, caller: &Caller, id: &str) -> Result<SessionRow, Problem> {
     let missing = || Problem::new(rows::SESSION_NOT_FOUND);
-    let (zone, id): (_, SessionId) = (caller.zone(), id.parse().map_err(|_| missing())?);
+    let (zone, id): (_, SessionId) = (caller.zone(), path_id(id, rows::SESSION_NOT_FOUND)?);
     let found =
         coordinator.store.read(move |tx| Box::pin(async move { sessions::get(tx, zone, id).await })).await.map_err(store)?;
     found.filter(|row| caller.sees().is_none_or(|own| row.session.application == own)).ok_or_else(missing)
@@ -105,9 +105,24 @@ async fn sessions_page(coordinator: &Coordinator, caller: &Caller, query: &Query
     let asked = query.page::<SessionId>()?;
     let found = coordinator
         .store
-        .read(move |tx| Box::pin(async move { sessions::list(tx, zone, &filter, asked).await }))
+        .read(move |tx| {
+            Box::pin(async move {
+                if let Some(cursor) = asked.before {
+                    let row = sessions::get(tx, zone, cursor).await?.map(|row| row.session);
+                    let within = |s: &Session| {
+                        filter.application.is_none_or(|own| s.application == own)
+                            && filter.parent.is_none_or(|p| s.parent == Some(p))
+                    };
+                    if !row.is_some_and(|session| within(&session)) {
+                        return Ok(None);
+                    }
+                }
+                sessions::list(tx, zone, &filter, asked).await.map(Some)
+            })
+        })
         .await
-        .map_err(store)?;
+        .map_err(store)?
+        .ok_or_else(|| Problem::new(rows::INVALID_CURSOR))?;
     let last = found.last().map(|row| row.session.id.to_string());
     let items: Vec<Value> = found.iter().map(|row| shown(zone, row)).collect();
     Ok(Json(page(&items, asked.limit, last)))

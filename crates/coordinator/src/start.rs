@@ -21,7 +21,7 @@ use caracal_store::management::{Application, Object as _};
 use caracal_store::path;
 use caracal_store::{Door, DoorError};
 use caracal_web::{Issue, Problem, RequestId};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
 use crate::caller::Runtime;
@@ -54,19 +54,28 @@ enum Kind {
 #[derive(Deserialize)]
 struct Input {
     application_id: String,
+    #[serde(default, deserialize_with = "present")]
     subject_session_id: Option<String>,
+    #[serde(default, deserialize_with = "present")]
     subject_token: Option<String>,
     parent_id: Option<String>,
     #[serde(default)]
     lifecycle: Kind,
     #[serde(default)]
     labels: Vec<String>,
+    #[serde(default, deserialize_with = "present")]
     ttl_seconds: Option<i64>,
     #[serde(default)]
     parent_authority: Authority,
+    #[serde(default, deserialize_with = "present")]
     inherit_parent_edge_id: Option<String>,
     #[serde(default)]
     metadata: Map<String, Value>,
+}
+
+/// What is optional and not nullable: `null` is refused.
+pub(crate) fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(d: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(d).map(Some)
 }
 
 /// A start that is well-formed.
@@ -112,6 +121,7 @@ pub(crate) async fn start(
         ("application_id", Some(&input.application_id)),
         ("parent_id", input.parent_id.as_ref()),
         ("subject_session_id", input.subject_session_id.as_ref()),
+        ("inherit_parent_edge_id", input.inherit_parent_edge_id.as_ref()),
     ] {
         if value.is_some_and(String::is_empty) {
             return Err(faulty(field, "must not be empty"));
@@ -186,7 +196,7 @@ impl Coordinator {
                 repeatable.judge(&found).map_err(no)?;
                 let id = serde_json::from_str::<Value>(&found.body).ok().and_then(|b| b["agent_session_id"].as_str()?.parse().ok());
                 let usable = match id {
-                    Some(id) => sessions::get(door.tx(), zone, id).await?.is_some_and(|r| !r.session.status.is_over()),
+                    Some(id) => sessions::get(door.tx(), zone, id).await?.is_some_and(|r| r.session.holds_slot(now)),
                     None => false,
                 };
                 if !usable {
