@@ -1,6 +1,6 @@
 //! The API: product state, and the reading of evidence. What operators and their automation manage.
 //!
-//! The path through it: [`routes`] (the table) → [`service`] (the router made from it) → [`call`] (who asks, may they, what is
+//! The path through it: [`routes`] (the table) → [`mod@service`] (the router made from it) → [`call`] (who asks, may they, what is
 //! recorded; [`actor`] and [`record`] are its rules) → a noun's file, which parses, calls one repository inside the store's door,
 //! and renders. What nouns share is in [`objects`], [`names`], [`lists`], [`document`] and [`export`].
 //!
