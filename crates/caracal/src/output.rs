@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 
 use caracal_host::World;
+use caracal_host::config::{Key, Sources};
 use caracal_host::telemetry::{self, Form, Settings};
 
 /// How lines are dressed on one stream.
@@ -26,15 +27,15 @@ pub(crate) enum Mark {
 }
 
 /// Starts the log on standard error: lines for people on a terminal, JSON elsewhere.
-pub(crate) fn log(world: &World) -> impl Sized + use<> {
-    let or = |name: &str, default: &str| crate::env::non_empty(name).unwrap_or_else(|| default.to_owned());
+pub(crate) fn log(sources: &Sources, world: &World) -> impl Sized + use<> {
+    let given = |name: &'static str| sources.value(&Key::new(name, "")).ok().flatten().map(|value| value.text.to_string());
     let settings = Settings {
         form: Form::detect(std::io::stderr().is_terminal()),
-        level: or("LOG_LEVEL", "info"),
+        level: given("LOG_LEVEL").unwrap_or_else(|| "info".to_owned()),
         version: crate::version::VERSION.to_owned(),
-        environment: or("CARACAL_ENV", "development"),
-        hostname: or("HOSTNAME", ""),
-        field_bytes: 8192,
+        environment: given("CARACAL_ENV").unwrap_or_else(|| "development".to_owned()),
+        hostname: given("HOSTNAME").unwrap_or_default(),
+        field_bytes: given("CARACAL_LOG_MAX_FIELD_BYTES").and_then(|text| text.parse().ok()).unwrap_or(8192),
         queue: 16_384,
     };
     telemetry::init(settings, world.clone())

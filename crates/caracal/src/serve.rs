@@ -36,7 +36,7 @@ fn sources(args: &Serve) -> Result<Sources, Failure> {
 pub(crate) async fn run(args: &Serve) -> Result<(), Failure> {
     let sources = sources(args)?;
     let world = World::system();
-    let _log = crate::output::log(&world);
+    let _log = crate::output::log(&sources, &world);
     let stack = Box::pin(Stack::serve(args.service, &sources, world)).await?;
     tracing::info!(service = args.service.name(), mode = sources.mode().name(), "ready");
     if std::io::stdout().is_terminal() {

@@ -72,7 +72,7 @@ pub(crate) async fn run(args: &Up) -> Result<(), Failure> {
     let sources = builder.build()?;
 
     let world = World::system();
-    let _log = crate::output::log(&world);
+    let _log = crate::output::log(&sources, &world);
     let backend = match (&database_url, &redis_url) {
         (None, _) => format!("SQLite in {}", home.data().display()),
         (Some(_), None) => "PostgreSQL, events in process".to_owned(),

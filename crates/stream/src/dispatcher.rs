@@ -193,7 +193,9 @@ impl Dispatcher {
         for stream in public() {
             if self.bus.forgot(stream).await? {
                 let again = self.store.outbox_again(stream.name(), self.world.now().minus_secs(DAY)).await?;
-                tracing::info!(stream = stream.name(), again, "a stream without its past: the last day is published again");
+                if again > 0 {
+                    tracing::warn!(stream = stream.name(), again, "a stream without its past: the last day is published again");
+                }
                 self.bus.told(stream).await?;
             }
         }
