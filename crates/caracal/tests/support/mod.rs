@@ -8,7 +8,7 @@ use std::fs;
 use std::net::TcpListener as Probe;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use caracal_client::Admin;
@@ -18,16 +18,25 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 /// The administrator's token of every stack here.
 pub const TOKEN: &str = "0123456789abcdef0123456789abcdef0123456789abcdef";
 const PORTS: [u16; 5] = [3000, 4000, 8080, 8081, 9090];
+/// Offsets: below the ports that the system gives to outgoing connections, and at distances at which no two stacks share a port.
+const OFFSETS: std::ops::Range<u16> = 10_000..10_990;
 
-/// An offset at which all five ports are free, and below those that the system gives to outgoing connections. Test processes have
-/// neighbouring ids and the services neighbouring ports, so the ids are spread.
+/// An offset at which all five ports are free. It is this process's until it ends: a lock on a file of its own says so to every other
+/// test process of this machine, also before the stack listens and after it was killed.
 pub fn offset() -> u16 {
-    static TAKEN: AtomicU16 = AtomicU16::new(0);
-    let base = 10_000 + u16::try_from(std::process::id() * 37 % 9_000).unwrap() + TAKEN.fetch_add(211, Ordering::SeqCst);
-    (base..base + 2000)
-        .step_by(7)
-        .find(|offset| PORTS.iter().all(|port| Probe::bind(("127.0.0.1", port + offset)).is_ok()))
-        .unwrap()
+    static HELD: Mutex<Vec<fs::File>> = Mutex::new(Vec::new());
+    let locks = std::env::temp_dir().join("caracal-test-ports");
+    fs::create_dir_all(&locks).unwrap();
+    // Processes that start together look in different places first.
+    let first = usize::try_from(std::process::id()).unwrap() * 37 % (OFFSETS.len() / 2);
+    for offset in OFFSETS.step_by(2).cycle().skip(first).take(OFFSETS.len() / 2) {
+        let lock = fs::File::options().create(true).append(true).open(locks.join(offset.to_string())).unwrap();
+        if lock.try_lock().is_ok() && PORTS.iter().all(|port| Probe::bind(("127.0.0.1", port + offset)).is_ok()) {
+            HELD.lock().unwrap().push(lock);
+            return offset;
+        }
+    }
+    panic!("no offset is free");
 }
 
 pub fn up(home: &Path, offset: u16, more: &[(&str, &str)]) -> Child {
