@@ -56,6 +56,12 @@ async fn a_stack_that_is_killed_forgets_nothing_it_did() {
         assert_eq!(work.call(&one.mandate, "/again").await.0, 401, "{}", one.path);
     }
     assert!(!seen.lock().unwrap().contains_key("/again"));
+    // What did not is spent or not: it opens one call at the most.
+    for (n, one) in sent.iter().filter(|s| !seen.lock().unwrap().contains_key(&s.path)).enumerate() {
+        let path = format!("/late/{n}");
+        let status = [work.call(&one.mandate, &path).await.0, work.call(&one.mandate, &path).await.0];
+        assert!(matches!(status, [200 | 401, 401]), "{}: {status:?}", one.path);
+    }
     // And life goes on.
     assert_eq!(work.call(&work.mint().await, "/after").await.1, "ok");
 
