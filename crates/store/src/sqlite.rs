@@ -18,6 +18,9 @@ use crate::open::Reading;
 use crate::sql::{Row, STATEMENTS, Tx, Value};
 use crate::writer::Writer;
 
+/// Pages in the write-ahead log before they are written back, 16 MiB: the spool's pages are written over and over, and are written back
+/// once a round.
+const CHECKPOINT_PAGES: i64 = 4096;
 /// Most connections that read one file at a time.
 const READERS: usize = 4;
 
@@ -48,6 +51,7 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, rusqlite::Error>
 pub(crate) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
     let opened = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE).and_then(|conn| {
         conn.pragma_update(None, "journal_mode", "wal")?;
+        conn.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
         Ok(conn)
     });
     opened.map_err(|e| StoreError::Start(format!("cannot open {}: {e}; is the directory writable?", path.display())))

@@ -26,6 +26,9 @@ const BATCH: usize = 1000;
 const STREAM_MAX: u64 = 1_000_000;
 /// How long a quiet source is not looked at.
 const IDLE: Duration = Duration::from_millis(250);
+/// How long arrivals gather before they are sent: a transaction of the ledger, its sync and the letting go serve all of them. An event
+/// is in the ledger that much later, and nothing else waits for it.
+const GATHER: Duration = Duration::from_millis(5);
 /// How soon the progress of another process is asked for again.
 const PROGRESS: Duration = Duration::from_millis(50);
 /// Pause after the bus or the source failed.
@@ -166,7 +169,10 @@ where
     async fn run(&self, stop: &Stop) {
         while !stop.asked() {
             match self.pass().await {
-                Ok(0) => self.rest(stop).await,
+                Ok(0) => {
+                    self.rest(stop).await;
+                    stop.sleep(GATHER).await;
+                }
                 Ok(_) => {}
                 Err(error) => {
                     tracing::warn!(%error, "evidence waits in its spool");
