@@ -256,10 +256,23 @@ mod tests {
         )
     }
 
+    /// Whether it reaches what it names: one that names a resource beside a list without it reaches nothing.
+    fn sound(a: &Authority) -> bool {
+        let listed = &a.constraints.resources;
+        a.resource.as_ref().is_none_or(|one| listed.is_empty() || listed.contains(one))
+    }
+
+    /// Whether it names a resource in one way: a list beside one resource is compared whole, which may refuse and never widens.
+    fn named_once(a: &Authority) -> bool {
+        a.constraints.resources.iter().all(|listed| a.resource.as_ref().is_none_or(|one| one == listed))
+    }
+
     proptest! {
+        // Few pairs of anything narrow; enough of them must.
+        #![proptest_config(ProptestConfig { cases: 5_000, max_global_rejects: 100_000, ..ProptestConfig::default() })]
         #[test]
         fn narrowing_is_reflexive(a in authority()) {
-            prop_assume!(a.resource.is_none() || a.constraints.resources.iter().all(|r| Some(r) == a.resource.as_ref()));
+            prop_assume!(named_once(&a));
             prop_assert!(a.narrower_or_equal(&a));
         }
 
@@ -268,6 +281,7 @@ mod tests {
             // What a child may leave unsaid, its ancestors go on bounding (budget), so it is left out of this comparison.
             let plain = |x: &Authority| { let mut x = x.clone(); x.constraints.budget = None; x };
             let (a, b, c) = (plain(&a), plain(&b), plain(&c));
+            prop_assume!(named_once(&a) && named_once(&b) && named_once(&c));
             prop_assert!(!(a.narrower_or_equal(&b) && b.narrower_or_equal(&c)) || a.narrower_or_equal(&c));
         }
 
@@ -277,7 +291,7 @@ mod tests {
                 prop_assert!(child.scopes.within(&parent.scopes));
                 prop_assert!(child.expires_at <= parent.expires_at);
                 prop_assert!(child.constraints.hops() < parent.constraints.hops());
-                prop_assert!(!(child.reaches(&target) && child.resource.is_none()) || parent.reaches(&target) || parent.resource.is_some());
+                prop_assert!(!(sound(&child) && sound(&parent)) || !child.reaches(&target) || parent.reaches(&target));
                 prop_assert!(parent.constraints.ttl_seconds.is_none_or(|p| child.constraints.ttl_seconds.is_some_and(|c| c <= p)));
                 prop_assert!(parent.constraints.budget.is_none_or(|p| child.constraints.budget.is_none_or(|c| c <= p)));
             }
