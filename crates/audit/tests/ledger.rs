@@ -157,7 +157,7 @@ async fn copies_are_one_entry_and_other_content_is_an_alert() {
 #[tokio::test]
 async fn two_ingestors_make_one_ledger() {
     for f in Fixture::each().await {
-        for i in 0..60 {
+        for i in 0..90 {
             f.spool(&f.event(&format!("r-{i}"), Verdict::Allow), None).await;
         }
         assert_eq!(f.delivery.pass().await.unwrap(), 60);
@@ -173,9 +173,9 @@ async fn two_ingestors_make_one_ledger() {
         }
         f.pass().await;
         let entries = f.all().await;
-        assert_eq!(entries.iter().map(|e| e.seq).collect::<Vec<_>>(), (1..=60).collect::<Vec<_>>());
+        assert_eq!(entries.iter().map(|e| e.seq).collect::<Vec<_>>(), (1..=90).collect::<Vec<_>>());
         let ids: std::collections::HashSet<_> = entries.iter().map(|e| e.event.id).collect();
-        assert_eq!(ids.len(), 60);
+        assert_eq!(ids.len(), 90);
         assert!(f.clean().await);
     }
 }

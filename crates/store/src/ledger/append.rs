@@ -10,7 +10,7 @@ use super::packed::{Columns, key_of, pack};
 use super::read::{Entry, entries_of};
 use crate::error::StoreError;
 use crate::open::Store;
-use crate::sql::{Row, Tx, Value};
+use crate::sql::{Dialect, Row, Tx, Value};
 
 /// A zone's head: all that the next entry depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -196,7 +196,8 @@ const COLUMNS: &str = "log, seq, occurred_at, ingested_at, event_type, decision,
                        application_id, session_id, secret, content, chain_key_id, chain_hmac, producer_sig, data_hash, data_mac, body";
 /// How many they are.
 const WIDTH: usize = 19;
-/// Rows of one statement: as many of the first as there are, then of the next.
+/// Rows of one statement: as many of the first as there are, then of the next. On SQLite a statement is run in place, so that one a
+/// row costs no more, and many parameters cost more than they save: there it is the last alone.
 const ROWS: [usize; 4] = [64, 16, 4, 1];
 
 /// The statement that writes so many rows; few texts, so that each is prepared once.
@@ -211,7 +212,8 @@ static INSERTS: LazyLock<[String; ROWS.len()]> = LazyLock::new(|| {
 async fn insert(tx: &mut Tx<'_>, log: i64, head: &Head, ingested_at: Time, entries: Vec<NewEntry>) -> Result<(), StoreError> {
     let mut rest = entries.len();
     let mut rows = entries.into_iter().zip(head.next_seq..);
-    for (size, sql) in ROWS.into_iter().zip(INSERTS.iter()) {
+    let first = if tx.dialect() == Dialect::Sqlite { ROWS.len() - 1 } else { 0 };
+    for (size, sql) in ROWS.into_iter().zip(INSERTS.iter()).skip(first) {
         while rest >= size {
             let mut args = Vec::with_capacity(size * WIDTH);
             for (entry, seq) in rows.by_ref().take(size) {
