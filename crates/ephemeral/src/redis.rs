@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use caracal_core::time::Time;
 use caracal_host::World;
+use caracal_store::retention::CLOCKS;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{AsyncConnectionConfig, Cmd, Pipeline};
 
@@ -86,9 +87,10 @@ impl Redis {
         };
         let mut taking = Pipeline::new();
         taking.add_command(self.since());
-        // Rounded up: never forgotten a moment too early.
-        let until = presented.until.as_micros().saturating_add(999) / 1000;
-        taking.cmd("SET").arg(format!("{prefix}{}", presented.id)).arg(presented.by).arg("NX").arg("GET").arg("PXAT").arg(until);
+        // How long, not until when: Redis's clock is another. Rounded up: never forgotten a moment too early.
+        let left = (presented.until + CLOCKS).as_micros() - self.world.now().as_micros();
+        let left = (left.saturating_add(999) / 1000).max(1);
+        taking.cmd("SET").arg(format!("{prefix}{}", presented.id)).arg(presented.by).arg("NX").arg("GET").arg("PX").arg(left);
         // One connection is one server: who tells its age is who takes the id. A demoted one refuses to write.
         let (since, before): (String, Option<String>) = patient(taking.query_async(&mut self.connection.clone())).await?;
         let since = since.parse().map(Time::from_micros).map_err(|_| Away("its age is not a time".to_owned()))?;

@@ -56,3 +56,22 @@ async fn a_replica_of_our_process_starting_later_does_not_make_the_memory_younge
 async fn who_does_not_answer_is_away() {
     assert!(Memory::redis("redis://127.0.0.1:1/", World::system()).await.is_err());
 }
+
+/// Time passes alike everywhere, but clocks differ: until when an id is kept is not Redis's clock to say.
+#[tokio::test]
+async fn a_server_whose_clock_is_ahead_forgets_nothing_early() {
+    let Some(url) = caracal_testkit::redis() else { return };
+    let (world, clock) = World::fixed(5);
+    clock.set(World::system().now().plus_secs(-3600));
+    let memory = Memory::redis(&url, world.clone()).await.unwrap();
+    // Younger than the memory, and by Redis's clock over long ago.
+    clock.set(World::system().now().plus_secs(-1800));
+    let issued = World::system().now().plus_secs(60);
+    for kind in [Kind::Mandate, Kind::Nonce, Kind::Control] {
+        let presented = Presented { kind, id: "a", issued, until: world.now().plus_secs(60), by: "r" };
+        assert_eq!(memory.take(presented).await, Ok(Taken::First), "{kind:?}");
+        assert_eq!(memory.take(presented).await, Ok(Taken::Seen(Some("r".to_owned()))), "{kind:?}");
+    }
+    let left: u64 = raw(&url, &["PTTL", "seen:jti:a"]).await.unwrap().parse().unwrap();
+    assert!(left > 60_000, "{left}: a verifier whose clock is behind may still take it");
+}

@@ -21,8 +21,8 @@ const PASS: Duration = Duration::from_mins(1);
 const LEASE: Duration = Duration::from_secs(30);
 /// The lease's name.
 const NAME: &str = "store.retention";
-/// How much longer than a token lives its id is remembered: clocks of verifiers differ.
-const CLOCKS: Duration = Duration::from_mins(2);
+/// How much longer than its token lives an id is remembered, here and in Redis: clocks of verifiers differ.
+pub const CLOCKS: Duration = Duration::from_mins(2);
 /// How long a zone's changes are told one by one; a process that was silent for longer reads the zone again.
 const CHANGES: Duration = Duration::from_mins(10);
 /// How long an Authority record can be looked up after its end; the ledger keeps what happened under it.
