@@ -60,4 +60,12 @@ impl Intruder {
             Self::Postgres(_) => format!("'\\x{hex}'::bytea"),
         }
     }
+
+    /// A column of bytes with some of them, in hex, replaced.
+    pub fn replaced(&self, column: &str, from: &str, to: &str) -> String {
+        match self {
+            Self::Sqlite(_) => format!("unhex(replace(lower(hex({column})), '{from}', '{to}'))"),
+            Self::Postgres(_) => format!("decode(replace(encode({column}, 'hex'), '{from}', '{to}'), 'hex')"),
+        }
+    }
 }

@@ -150,16 +150,24 @@ impl Filter {
 }
 
 /// Columns of an entry, in the order of [`of_row`].
-const COLUMNS: &str = "e.seq, e.occurred_at, e.ingested_at, CAST(e.event_type AS BIGINT), CAST(e.decision AS BIGINT), \
-                       CAST(e.evaluation_status AS BIGINT), e.event_id, e.request_id, e.application_id, e.session_id, e.secret, \
-                       e.content, e.chain_key_id, e.chain_hmac, e.producer_sig, e.data_hash, e.data_mac, e.body, \
-                       (SELECT p.content FROM ledger_entries p WHERE p.log = e.log AND p.seq = e.seq - 1)";
+fn columns(dialect: Dialect) -> String {
+    // A cast on SQLite would make a number of what is none.
+    let words = dialect.pick(
+        "e.event_type, e.decision, e.evaluation_status",
+        "e.event_type::bigint, e.decision::bigint, e.evaluation_status::bigint",
+    );
+    format!(
+        "e.seq, e.occurred_at, e.ingested_at, {words}, e.event_id, e.request_id, e.application_id, e.session_id, e.secret, e.content, \
+         e.chain_key_id, e.chain_hmac, e.producer_sig, e.data_hash, e.data_mac, e.body, \
+         (SELECT p.content FROM ledger_entries p WHERE p.log = e.log AND p.seq = e.seq - 1)"
+    )
+}
 
 /// A question's statement: at most `most` entries of the log that columns do not rule out. `from` and `to` bound places.
 fn statement(dialect: Dialect, log: i64, filter: &Filter, (from, to): (u64, u64), most: usize) -> (String, Vec<Value>) {
     // SQLite keeps no figures of how entries are spread and would guess; PostgreSQL does.
     let by = filter.index().filter(|_| dialect == Dialect::Sqlite).map(|index| format!(" INDEXED BY ledger_entries_{index}"));
-    let mut sql = format!("SELECT {COLUMNS} FROM ledger_entries e{} WHERE e.log = $1", by.unwrap_or_default());
+    let mut sql = format!("SELECT {} FROM ledger_entries e{} WHERE e.log = $1", columns(dialect), by.unwrap_or_default());
     let mut args = vec![Value::from(log)];
     let mut add = |condition: &str, arg: Value| {
         args.push(arg);
@@ -247,7 +255,8 @@ async fn first_ingested(tx: &mut Tx<'_>, log: i64, next_seq: u64, time: Time) ->
 
 /// The entries that these event ids have.
 pub(super) async fn entries_of(tx: &mut Tx<'_>, log: i64, zone: &str, ids: &[EventId]) -> Result<Vec<Entry>, StoreError> {
-    let sql = format!("SELECT {COLUMNS} FROM ledger_entries e WHERE e.log = $1 AND e.event_id IN {}", tx.dialect().ids(2));
+    let (columns, ids_2) = (columns(tx.dialect()), tx.dialect().ids(2));
+    let sql = format!("SELECT {columns} FROM ledger_entries e WHERE e.log = $1 AND e.event_id IN {ids_2}");
     let rows = tx.all(sql, vec![log.into(), Value::id_list(ids.iter().copied())]).await?;
     rows.iter().map(|row| of_row(zone, row)).collect()
 }
@@ -368,7 +377,7 @@ fn of_row(zone: &str, row: &Row) -> Result<Entry, StoreError> {
     let wrong = |column| StoreError::inconsistent("ledger_entries", column, format!("entry {} of {zone}", row.int(0).unwrap_or(0)));
     let hash = |at, column| row.opt_bytes(at)?.map(|b| fixed(b, column)).transpose();
     let word = |at, column| row.opt_int(at)?.map(|n| u16::try_from(n).map_err(|_| wrong(column))).transpose();
-    let key = |at, column| row.opt_bytes(at)?.map(|key| text_of(key).ok_or_else(|| wrong(column))).transpose();
+    let key = |at, column| row.opt_bytes(at)?.map(|key| text_of(&key).ok_or_else(|| wrong(column))).transpose();
     let columns = Columns {
         id: row.id(6)?,
         occurred_at: row.time(1)?,

@@ -1,7 +1,8 @@
 //! Texts that nearly every event says, and their numbers in the packed form. A number is for ever: new words go to the end.
 //!
 //! The first 192 take one byte where they are used: keys of metadata and of recorded inputs, and values that repeat. Words of which an
-//! event has one, in a column of its own, come after them.
+//! event has one, in a column of its own, come after them: each is here before the first event says it, since an entry whose column has
+//! no number for a word that has one is taken for an altered one.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
