@@ -197,6 +197,11 @@ impl Fence {
             .unwrap_or_else(|_| Err(StoreError::Unavailable("the fence was not answered in time".to_owned())))
     }
 
+    /// How many zones are followed.
+    pub fn zones(&self) -> usize {
+        self.inner.zones.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// Whether a value with this stamp, made of these entities, is as new as what was applied.
     pub fn good(&self, id: ZoneId, stamp: Stamp, of: &[Entity]) -> bool {
         let zone = self.zone(id);

@@ -197,6 +197,10 @@ impl Store {
         let now = self.now().await?;
         self.plain_write(move |tx| {
             Box::pin(async move {
+                // Two first starts at once must not make two.
+                if tx.dialect() == Dialect::Postgres {
+                    postgres::lock_platform(tx).await?;
+                }
                 let found = tx.first("SELECT id FROM installation ORDER BY created_at LIMIT 1", vec![]).await?;
                 if let Some(row) = found {
                     return row.id(0);

@@ -52,14 +52,20 @@ const QUIET: Duration = Duration::from_secs(1);
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// Takes a zone's lock alone until the transaction ends, in a statement before the one that reads.
+/// Takes a zone's lock alone until the transaction ends, in a statement before the one that reads. The bounds come first, so that they hold
+/// for the wait itself: whoever stands still with the lock in hand loses it, or the whole zone would wait for a frozen process.
 pub(crate) async fn lock(tx: &mut Tx<'_>, zone: ZoneId) -> Result<(), StoreError> {
-    tx.all("SELECT 1 FROM pg_advisory_xact_lock($1)", vec![Value::from(lock_key(zone))]).await.map(|_| ())
+    let sql = "WITH bounds AS MATERIALIZED (SELECT set_config('lock_timeout', '10s', true), \
+               set_config('idle_in_transaction_session_timeout', '10s', true)) \
+               SELECT pg_advisory_xact_lock($1)::text FROM bounds";
+    tx.all(sql, vec![Value::from(lock_key(zone))]).await.map(|_| ())
 }
 
-/// Shares zones' locks with other journals until the transaction ends, in a statement before the one that reads.
+/// Shares zones' locks with other journals until the transaction ends, in a statement before the one that reads. Waits two seconds for a
+/// door, as long as a request waits for the fence.
 pub(crate) async fn lock_shared(tx: &mut Tx<'_>, keys: BTreeSet<i64>) -> Result<(), StoreError> {
-    let sql = "SELECT count(pg_advisory_xact_lock_shared(key)) FROM unnest($1::bigint[]) AS zone(key)";
+    let sql = "WITH bounds AS MATERIALIZED (SELECT set_config('lock_timeout', '2s', true)) \
+               SELECT count(pg_advisory_xact_lock_shared(key)) FROM bounds, unnest($1::bigint[]) AS zone(key)";
     tx.all(sql, vec![Value::Ints(keys.into_iter().collect())]).await.map(|_| ())
 }
 

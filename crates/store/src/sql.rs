@@ -168,7 +168,7 @@ impl<'c> Tx<'c> {
     pub async fn execute(&mut self, sql: impl Into<Sql>, args: Vec<Value>) -> Result<u64, StoreError> {
         let sql = sql.into();
         match &mut self.conn {
-            Conn::Sqlite(conn) => sqlite::execute(conn, &sql, &args),
+            Conn::Sqlite(conn) => sqlite::inside(conn).and_then(|()| sqlite::execute(conn, &sql, &args)),
             Conn::Postgres(conn) => Ok(bind_postgres(sqlx::query(safe(sql)), args).execute(&mut **conn).await?.rows_affected()),
         }
     }
@@ -177,7 +177,7 @@ impl<'c> Tx<'c> {
     pub async fn all(&mut self, sql: impl Into<Sql>, args: Vec<Value>) -> Result<Vec<Row>, StoreError> {
         let sql = sql.into();
         match &mut self.conn {
-            Conn::Sqlite(conn) => sqlite::all(conn, &sql, &args),
+            Conn::Sqlite(conn) => sqlite::inside(conn).and_then(|()| sqlite::all(conn, &sql, &args)),
             Conn::Postgres(conn) => {
                 let rows = bind_postgres(sqlx::query(safe(sql)), args).fetch_all(&mut **conn).await?;
                 Ok(rows.into_iter().map(Row::Postgres).collect())

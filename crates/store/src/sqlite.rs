@@ -115,6 +115,11 @@ pub(crate) fn begin(conn: &Connection, word: &'static str) -> Result<(), StoreEr
     Ok(())
 }
 
+/// Refuses a statement outside a transaction: SQLite ended it by itself, and what followed would commit alone.
+pub(crate) fn inside(conn: &Connection) -> Result<(), StoreError> {
+    if conn.is_autocommit() { Err(StoreError::Unavailable("the database ended the transaction".to_owned())) } else { Ok(()) }
+}
+
 /// Runs a statement; gives the number of rows it changed.
 pub(crate) fn execute(conn: &Connection, sql: &str, args: &[Value]) -> Result<u64, StoreError> {
     let mut statement = conn.prepare_cached(sql)?;

@@ -66,21 +66,43 @@ fn work(mut conn: Connection, mut waiting: mpsc::Receiver<Box<dyn Job>>, runtime
 /// Runs a group; gives each job's outcome in order.
 fn transaction(conn: &mut Connection, group: &mut [Box<dyn Job>], runtime: &Handle) -> Vec<Result<(), StoreError>> {
     let mut outcomes = Vec::with_capacity(group.len());
-    if let Err(e) = begin(conn, "BEGIN IMMEDIATE") {
-        return group.iter().map(|_| Err(StoreError::Unavailable(e.to_string()))).collect();
+    if let Err(e) = open(conn) {
+        return nothing(outcomes, group.len(), &e);
     }
     for job in group.iter_mut() {
         outcomes.push(savepoint(conn, job.as_mut(), runtime));
+        // Out of space or memory SQLite takes back all of it by itself; the next savepoint would begin, and commit, a transaction of its own.
+        if conn.is_autocommit() {
+            return nothing(outcomes, group.len(), &"the database ended it");
+        }
     }
-    let committed = match begin(conn, "COMMIT") {
-        Ok(()) => return outcomes,
-        Err(e) => e,
-    };
-    let _ = begin(conn, "ROLLBACK");
+    match begin(conn, "COMMIT") {
+        Ok(()) => outcomes,
+        Err(e) => {
+            let _ = begin(conn, "ROLLBACK");
+            nothing(outcomes, group.len(), &e)
+        }
+    }
+}
+
+/// Begins a transaction; one that could not be ended before is ended first.
+fn open(conn: &Connection) -> Result<(), StoreError> {
+    if !conn.is_autocommit() {
+        begin(conn, "ROLLBACK")?;
+    }
+    begin(conn, "BEGIN IMMEDIATE")
+}
+
+/// Nothing of a group is there; who was refused before keeps its own answer.
+fn nothing(mut outcomes: Vec<Result<(), StoreError>>, jobs: usize, why: &dyn std::fmt::Display) -> Vec<Result<(), StoreError>> {
+    let lost = || Err(StoreError::Unavailable(format!("the transaction was lost: {why}")));
+    for outcome in &mut outcomes {
+        if outcome.is_ok() {
+            *outcome = lost();
+        }
+    }
+    outcomes.resize_with(jobs, lost);
     outcomes
-        .into_iter()
-        .map(|outcome| outcome.and_then(|()| Err(StoreError::Unavailable(format!("the commit failed: {committed}")))))
-        .collect()
 }
 
 fn savepoint(conn: &mut Connection, job: &mut dyn Job, runtime: &Handle) -> Result<(), StoreError> {
@@ -94,5 +116,50 @@ fn savepoint(conn: &mut Connection, job: &mut dyn Job, runtime: &Handle) -> Resu
             begin(conn, "RELEASE job")?;
             Err(e)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sqlite::open_writer;
+
+    struct Write(&'static str);
+
+    impl Job for Write {
+        fn run<'t>(&'t mut self, tx: &'t mut Tx<'_>) -> BoxFuture<'t, Result<(), StoreError>> {
+            Box::pin(async move { tx.execute(self.0, vec![]).await.map(|_| ()) })
+        }
+
+        fn done(self: Box<Self>, _: Result<(), StoreError>) {}
+    }
+
+    fn group(statements: &[&'static str]) -> Vec<Box<dyn Job>> {
+        statements.iter().map(|sql| Box::new(Write(sql)) as Box<dyn Job>).collect()
+    }
+
+    /// What became of each job, and how many rows there are afterwards.
+    fn run(prepare: &str, statements: &[&'static str]) -> (Vec<bool>, i64) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let mut conn = open_writer(&dir.path().join("a.db")).unwrap();
+        conn.execute_batch("CREATE TABLE a (what BLOB UNIQUE)").unwrap();
+        conn.execute_batch(prepare).unwrap();
+        let outcomes = transaction(&mut conn, &mut group(statements), runtime.handle());
+        assert!(conn.is_autocommit(), "the next group finds no open transaction");
+        let rows = conn.query_row("SELECT count(*) FROM a", [], |row| row.get(0)).unwrap();
+        (outcomes.iter().map(Result::is_ok).collect(), rows)
+    }
+
+    #[test]
+    fn one_that_is_refused_fails_alone() {
+        let statements = ["INSERT INTO a VALUES (1)", "INSERT INTO a VALUES (1)", "INSERT INTO a VALUES (2)"];
+        assert_eq!(run("", &statements), (vec![true, false, true], 2));
+    }
+
+    #[test]
+    fn a_full_disk_fails_the_whole_group_and_leaves_nothing_of_it() {
+        let statements = ["INSERT INTO a VALUES (1)", "INSERT INTO a VALUES (zeroblob(1000000))", "INSERT INTO a VALUES (2)"];
+        assert_eq!(run("PRAGMA max_page_count = 8", &statements), (vec![false, false, false], 0));
     }
 }

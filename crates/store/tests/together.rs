@@ -8,10 +8,10 @@ use caracal_core::claims::SubjectType;
 use caracal_core::id::{Id, ZoneId};
 use caracal_core::message::Producer;
 use caracal_host::World;
-use caracal_store::Store;
 use caracal_store::change::Entity;
 use caracal_store::coordination::delegations;
 use caracal_store::journal::{Consume, Entry, NewRecord, Outcome, Purpose, Reads, Spend};
+use caracal_store::{Store, StoreError};
 use sqlx::Connection;
 use tokio::task::JoinSet;
 
@@ -182,4 +182,48 @@ async fn a_decision_of_another_history_does_not_commit() {
             assert_eq!(store.journal().commit(again).await.unwrap(), Outcome::Durable, "{tamper}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_door_that_stands_still_holds_up_its_own_zone_alone_and_not_for_ever() {
+    let Some(f) = postgres(10).await else { return };
+    let other: ZoneId = f.world.mint();
+    change(&f.store, f.zone).await;
+    change(&f.store, other).await;
+    let (ours, theirs) = (f.fresh().await, f.store.fence().fresh(other).await.unwrap().stamp);
+    let mut frozen = f.raw().await;
+    let mut door = frozen.begin().await.unwrap();
+    sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(f.lock_key()).execute(&mut *door).await.unwrap();
+
+    let (journal, entry) = (f.store.journal().clone(), f.mint(ours, vec![Entity::VIEW]));
+    let held = tokio::spawn(async move { journal.commit(entry).await });
+    f.waiting(1).await;
+    let reads = Some(Reads { stamp: theirs, entities: vec![Entity::VIEW] });
+    let entry = Entry { zone: Some(other), reads, record: Some(f.record()), ..Entry::default() };
+    assert_eq!(f.store.journal().commit(entry).await.unwrap(), Outcome::Durable);
+    assert!(!held.is_finished(), "the other zone went first");
+    assert!(matches!(held.await.unwrap(), Err(StoreError::Unavailable(_))), "and this one is told that it cannot be");
+    door.rollback().await.unwrap();
+    let entry = f.mint(ours, vec![Entity::VIEW]);
+    assert_eq!(f.store.journal().commit(entry).await.unwrap(), Outcome::Durable);
+}
+
+/// The lock of what belongs to no zone.
+const PLATFORM: i64 = 0x6361_7261_6361_6c00;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn first_starts_at_once_make_one_installation() {
+    let Some(f) = postgres(10).await else { return };
+    let mut first = f.raw().await;
+    let mut busy = first.begin().await.unwrap();
+    sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(PLATFORM).execute(&mut *busy).await.unwrap();
+    let mut starts = JoinSet::new();
+    for _ in 0..2 {
+        let (store, made) = (f.store.clone(), f.world.mint());
+        starts.spawn(async move { store.installation(made).await.unwrap() });
+    }
+    f.waiting(2).await;
+    busy.commit().await.unwrap();
+    let ids = starts.join_all().await;
+    assert_eq!(ids[0], ids[1], "none looks before it is alone");
 }

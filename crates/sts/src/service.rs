@@ -40,7 +40,7 @@ const FORM: Rules = Rules {
 };
 
 /// How far the clocks of Gateway and STS may differ, in seconds.
-const SKEW: i64 = 60;
+const SKEW: u64 = 60;
 /// How long a nonce is remembered, in seconds.
 const NONCE: i64 = 120;
 
@@ -131,7 +131,7 @@ async fn gateway_signed(
     };
     let timestamp: i64 = timestamp.parse().map_err(|_| failed())?;
     let now = sts.inner.world.now();
-    if (now.as_secs() - timestamp).abs() > SKEW {
+    if now.as_secs().abs_diff(timestamp) > SKEW {
         return Err(failed());
     }
     if !(Signed { timestamp, nonce, method: "POST", path, body }).verify(key, signature) {

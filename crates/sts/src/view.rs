@@ -128,11 +128,15 @@ impl Views {
 
     /// The zone as new as `fresh`, and that answer; `None` when there is no live zone of that id.
     pub(crate) async fn fresh(&self, zone: ZoneId) -> Result<Option<(Arc<ZoneView>, Fresh)>, Refusal> {
-        let fresh = self.store.fence().fresh(zone).await.map_err(refusals::unavailable)?;
         let slot = {
             let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
             slots.get(&zone).cloned()
         };
+        // Anybody may ask for any id; only those of zones are remembered. Absence that was read after the request came is fresh enough.
+        if slot.is_none() && !self.store.zone_lives(zone).await.map_err(refusals::unavailable)? {
+            return Ok(None);
+        }
+        let fresh = self.store.fence().fresh(zone).await.map_err(refusals::unavailable)?;
         if let Some(slot) = &slot
             && let Some(view) = self.good(slot, fresh.now)
         {

@@ -113,3 +113,17 @@ async fn probes_answer_and_metrics_are_for_who_may() {
         assert_eq!(stack.get("/metrics").await.status, 401);
     }
 }
+
+#[tokio::test]
+async fn ids_of_no_zone_leave_nothing_behind() {
+    for stack in stacks().await {
+        stack.bootstrap().await;
+        let before = stack.store.fence().zones();
+        for _ in 0..20 {
+            let made_up: caracal_core::id::ZoneId = stack.world.mint();
+            let answer = stack.get(&format!("/.well-known/jwks.json?zone_id={made_up}")).await;
+            assert_eq!(answer.status, 404);
+        }
+        assert_eq!(stack.store.fence().zones(), before);
+    }
+}

@@ -8,7 +8,7 @@ pub(crate) mod ground;
 mod parts;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use caracal_api::Api;
@@ -100,7 +100,7 @@ impl Stack {
         let evidence = Evidence { bus: ground.bus.clone(), spool: emptying, outbox: dispatcher.evidence(), audit };
         evidence.outbox.jobs(&ground.supervisor);
         if let Some(holder) = lease.clone() {
-            keep_lease(&store, &ground.supervisor, holder);
+            keep_lease(&ground, holder);
         }
         let served = [
             (ServiceName::Api, Served::Router(caracal_api::service(&api)), GRACE),
@@ -156,13 +156,29 @@ async fn only_process(store: &Store) -> Result<String, Failure> {
     }
 }
 
-fn keep_lease(store: &Store, supervisor: &Supervisor, holder: String) {
-    let (store, all) = (store.clone(), supervisor.stop());
-    supervisor.every("stack.lease", LEASE / 3, move |_stop| {
-        let (store, holder, all) = (store.clone(), holder.clone(), all.clone());
+/// Keeps the lease, and stops the process that no longer has it: another may hold it by then.
+fn keep_lease(ground: &Ground, holder: String) {
+    let (store, world, all) = (ground.store.clone(), ground.world.clone(), ground.supervisor.stop());
+    let kept = Arc::new(Mutex::new(world.monotonic()));
+    ground.supervisor.every("stack.lease", LEASE / 3, move |_stop| {
+        let (store, world, holder, all, kept) = (store.clone(), world.clone(), holder.clone(), all.clone(), Arc::clone(&kept));
         async move {
-            if let Ok(None) = store.lease(ONLY, holder, LEASE).await {
-                tracing::error!(target: "caracal", "another process took this database over; stopping");
+            let asked = world.monotonic();
+            let lost = match store.lease(ONLY, holder, LEASE).await {
+                Ok(Some(_)) => {
+                    *kept.lock().unwrap_or_else(PoisonError::into_inner) = asked;
+                    None
+                }
+                Ok(None) => Some("another process took this database over"),
+                // Whoever cannot ask for as long as the lease lives does not have it.
+                Err(_) => {
+                    let kept = *kept.lock().unwrap_or_else(PoisonError::into_inner);
+                    (world.monotonic().saturating_sub(kept) >= LEASE)
+                        .then_some("the database did not answer for as long as its lease lives")
+                }
+            };
+            if let Some(why) = lost {
+                tracing::error!(target: "caracal", "{why}; stopping");
                 all.ask();
             }
             Ok::<(), std::convert::Infallible>(())

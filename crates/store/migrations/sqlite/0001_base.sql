@@ -22,6 +22,7 @@ CREATE TABLE change_log (
     at BIGINT NOT NULL,
     PRIMARY KEY (zone_id, epoch, kind, entity_id)
 );
+CREATE INDEX change_log_at ON change_log (at);
 
 CREATE TABLE outbox (
     id BLOB PRIMARY KEY,

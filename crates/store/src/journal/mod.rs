@@ -7,14 +7,16 @@
 mod changes;
 mod write;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use caracal_core::claims::SubjectType;
 use caracal_core::id::{ApplicationId, AuthorityRecordId, DelegationId, EventId, ZoneId};
 use caracal_core::time::Time;
 use futures::future::BoxFuture;
 use sqlx::PgPool;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::change::Entity;
@@ -30,6 +32,8 @@ use write::write;
 const GROUP: usize = 256;
 /// Most entries that wait.
 const QUEUE: usize = 8192;
+/// How long a lane stays without entries.
+const LANE_IDLE: Duration = Duration::from_mins(1);
 
 /// What a decision read: as of when, and which entities.
 #[derive(Clone, Debug)]
@@ -175,15 +179,29 @@ impl Journal {
         Self { entries }
     }
 
+    /// A lane a zone: who waits for one zone's door holds up nobody of another.
     pub(crate) fn postgres(pool: PgPool, fence: Fence, spooled: Arc<Notify>) -> Self {
-        let (entries, mut waiting) = mpsc::channel(QUEUE);
+        let (entries, mut waiting) = mpsc::channel::<(Entry, Answer)>(QUEUE);
         tokio::spawn(async move {
-            let mut group: Vec<(Entry, Answer)> = Vec::with_capacity(GROUP);
-            while waiting.recv_many(&mut group, GROUP).await > 0 {
-                let (entries, answers): (Vec<Entry>, Vec<Answer>) = std::mem::take(&mut group).into_iter().unzip();
-                let run = tokio::spawn(commit_group(pool.clone(), fence.clone(), entries));
-                answer_all(answers, run.await.map_err(|_| StoreError::Unavailable("a write stopped in its middle".to_owned())));
-                spooled.notify_one();
+            let mut lanes: HashMap<Option<ZoneId>, mpsc::Sender<(Entry, Answer)>> = HashMap::new();
+            while let Some(mut one) = waiting.recv().await {
+                let zone = one.0.zone;
+                if let Some(lane) = lanes.get(&zone) {
+                    match lane.try_send(one) {
+                        Ok(()) => continue,
+                        Err(TrySendError::Full((_, answer))) => {
+                            let _ = answer.send(Err(StoreError::Unavailable("too much waits for this zone".to_owned())));
+                            continue;
+                        }
+                        Err(TrySendError::Closed(back)) => one = back,
+                    }
+                }
+                lanes.retain(|_, lane| !lane.is_closed());
+                let (lane, entries) = mpsc::channel(QUEUE);
+                // A new lane has room.
+                let _ = lane.try_send(one);
+                lanes.insert(zone, lane);
+                tokio::spawn(serve_lane(entries, pool.clone(), fence.clone(), Arc::clone(&spooled)));
             }
         });
         Self { entries }
@@ -195,6 +213,24 @@ impl Journal {
         let (answer, wait) = oneshot::channel();
         self.entries.send((entry, answer)).await.map_err(|_| stopped())?;
         wait.await.map_err(|_| stopped())?
+    }
+}
+
+/// Commits what a zone's lane brings, a group at a time. A lane that is quiet ends; the next entry of its zone opens another.
+async fn serve_lane(mut waiting: mpsc::Receiver<(Entry, Answer)>, pool: PgPool, fence: Fence, spooled: Arc<Notify>) {
+    let mut group: Vec<(Entry, Answer)> = Vec::with_capacity(GROUP);
+    loop {
+        match tokio::time::timeout(LANE_IDLE, waiting.recv_many(&mut group, GROUP)).await {
+            Ok(0) => return,
+            // What came in the meantime is still given, and then nothing.
+            Err(_) => waiting.close(),
+            Ok(_) => {
+                let (entries, answers): (Vec<Entry>, Vec<Answer>) = std::mem::take(&mut group).into_iter().unzip();
+                let run = tokio::spawn(commit_group(pool.clone(), fence.clone(), entries));
+                answer_all(answers, run.await.map_err(|_| StoreError::Unavailable("a write stopped in its middle".to_owned())));
+                spooled.notify_one();
+            }
+        }
     }
 }
 

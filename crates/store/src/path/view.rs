@@ -82,6 +82,17 @@ pub struct ZoneRows {
 }
 
 impl Store {
+    /// Whether there is a live zone of that id. Asks nothing of the fence, which remembers every zone it was asked about.
+    pub async fn zone_lives(&self, zone: ZoneId) -> Result<bool, StoreError> {
+        self.read(move |tx| {
+            Box::pin(async move {
+                let sql = "SELECT 1 FROM zones WHERE id = $1 AND archived_at IS NULL";
+                Ok(tx.first(sql, vec![Value::id(zone)]).await?.is_some())
+            })
+        })
+        .await
+    }
+
     /// Reads a live zone whole; `None` when there is none of that id. Keys replaced before `keys_since` are left out.
     pub async fn zone_rows(&self, zone: ZoneId, keys_since: Time) -> Result<Option<ZoneRows>, StoreError> {
         let life = self.fence().life(zone);
