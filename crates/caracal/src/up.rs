@@ -52,7 +52,7 @@ pub(crate) async fn run(args: &Up) -> Result<(), Failure> {
         caracal_store::reachable(database).await.map_err(|e| Failure::start(e.to_string()))?;
     }
     if let Some(redis) = &redis_url {
-        crate::stack::ground::bus(redis).await?;
+        crate::stack::ground::bus(redis, given.mode()).await?;
     }
     let first = !home.secrets().exists();
     let _lock = home.take()?;

@@ -210,11 +210,37 @@ async fn a_redis_that_was_emptied_is_another_memory_and_is_joined_again() {
     assert!(emptied.memory != memory && emptied.through == EntryId::default());
     bus.publish(vec![message(2)]).await.unwrap();
     assert_eq!(read(&something(&mut one).await), ["s-2"]);
-    // A server of another run that inherited the mark is another memory too.
-    let stranger = format!("{}:x", "0".repeat(40));
-    redis::cmd("SET").arg("{caracal.agents.lifecycle}:memory").arg(stranger).query_async::<()>(&mut connection).await.unwrap();
+    // A server of another run that inherited stream and mark is another memory too.
+    let stranger = format!("memory:{}:x", "0".repeat(40));
+    for words in
+        [vec!["XGROUP", "DESTROY", STREAM.name(), &emptied.memory], vec!["XGROUP", "CREATE", STREAM.name(), &stranger, "$"]]
+    {
+        let mut cmd = redis::cmd(words[0]);
+        cmd.arg(&words[1..]).query_async::<i64>(&mut connection).await.ok();
+    }
     let promoted = bus.progress(STREAM, GROUP).await.unwrap().memory;
-    assert!(promoted != emptied.memory && !promoted.starts_with("0000"));
+    assert!(promoted != emptied.memory && *promoted != *stranger, "{promoted}");
+    assert_eq!(bus.progress(STREAM, GROUP).await.unwrap().memory, promoted);
+}
+
+/// Deleted by somebody, or evicted: whatever else Redis remembers, what stood in this stream is gone.
+#[tokio::test]
+async fn a_stream_that_was_deleted_is_another_memory() {
+    let Some(url) = caracal_testkit::redis() else { return };
+    let bus = Bus::redis(&url).await.unwrap();
+    bus.publish(vec![message(1)]).await.unwrap();
+    let memory = bus.progress(STREAM, GROUP).await.unwrap().memory;
+    bus.told(STREAM).await.unwrap();
+    assert!(!bus.forgot(STREAM).await.unwrap());
+    let mut connection = redis::Client::open(&*url).unwrap().get_multiplexed_async_connection().await.unwrap();
+    redis::cmd("DEL").arg(STREAM.name()).query_async::<()>(&mut connection).await.unwrap();
+    // Others have published more than there was before, and it is acknowledged: nothing about its length or places tells.
+    bus.publish((2..=9).map(message).collect()).await.unwrap();
+    let mut one = member(&bus, "one", LONG).await;
+    let found = one.read(10, WAIT).await.unwrap();
+    one.acknowledge(&ids(&found)).await.unwrap();
+    assert_ne!(bus.progress(STREAM, GROUP).await.unwrap().memory, memory);
+    assert!(bus.forgot(STREAM).await.unwrap(), "the past must be told again");
 }
 
 #[tokio::test]

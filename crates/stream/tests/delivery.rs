@@ -122,6 +122,33 @@ async fn another_memory_is_sent_what_audit_has_not_committed() {
     assert!(again.contains(&r#"{"id":"e-2"}"#.to_owned()) && again.contains(&r#"{"id":"e-3"}"#.to_owned()), "{again:?}");
 }
 
+/// The stream alone is gone; others went on publishing, and Audit took theirs.
+#[tokio::test]
+async fn what_stood_in_a_deleted_stream_is_sent_again() {
+    let Some(url) = caracal_testkit::redis() else { return };
+    for others in [0, 1] {
+        let bus = Bus::redis(&url).await.unwrap();
+        caracal_testkit::redis_forgets(&url);
+        let (dir, world) = (tempfile::tempdir().unwrap(), World::system());
+        let files = segments(dir.path());
+        let delivery = Delivery::new(files.clone(), bus.clone());
+        Spool::Segments(files.clone()).append(vec![event(&world, 1)]).await.unwrap();
+        delivery.pass().await.unwrap();
+        let mut connection = redis::Client::open(&*url).unwrap().get_multiplexed_async_connection().await.unwrap();
+        redis::cmd("DEL").arg(Stream::AuditEvents.name()).query_async::<()>(&mut connection).await.unwrap();
+        let other = tempfile::tempdir().unwrap();
+        let theirs = segments(other.path());
+        Spool::Segments(theirs.clone()).append((0..others).map(|n| event(&world, 9 + n)).collect()).await.unwrap();
+        Delivery::new(theirs, bus.clone()).pass().await.unwrap();
+        let mut audit = audit(&bus).await;
+        let found = audit.read(10, WAIT).await.unwrap();
+        acknowledge(&mut audit, &found).await;
+        delivery.pass().await.unwrap();
+        assert!(files.depth().uncommitted > 0, "{others}: nothing of ours was let go");
+        assert_eq!(data(&audit.read(10, WAIT).await.unwrap()), [r#"{"id":"e-1"}"#], "{others}");
+    }
+}
+
 /// A process that starts remembers nothing it sent: it sends what Audit has not committed, once more.
 #[tokio::test]
 async fn a_new_start_sends_what_was_under_way() {

@@ -6,7 +6,7 @@ use caracal_crypto::mac::MacKey;
 use caracal_crypto::seal::{Kek, Keks};
 use caracal_custody::Custody;
 use caracal_ephemeral::Memory;
-use caracal_host::config::{Common, Key, Service, Sources};
+use caracal_host::config::{Common, Key, Mode, Service, Sources};
 use caracal_host::{Supervisor, World};
 use caracal_store::{Store, StoreConfig};
 use caracal_stream::spool::Segments;
@@ -42,8 +42,23 @@ pub(crate) fn failed(e: &impl ToString) -> Failure {
 }
 
 /// Connects to the Redis of `REDIS_URL`.
-pub(crate) async fn bus(url: &str) -> Result<Bus, Failure> {
-    Bus::redis(url).await.map_err(|e| redis_failed(&e))
+pub(crate) async fn bus(url: &str, mode: Mode) -> Result<Bus, Failure> {
+    let bus = Bus::redis(url).await.map_err(|e| redis_failed(&e))?;
+    if let Some(policy) = bus.evicts().await {
+        evicting(&policy, mode)?;
+    }
+    Ok(bus)
+}
+
+/// A Redis that throws away what has no end loses streams with it: outside dev nothing is built on that.
+fn evicting(policy: &str, mode: Mode) -> Result<(), Failure> {
+    if policy.starts_with("allkeys") && mode.published() {
+        return Err(Failure::start(format!(
+            "Redis may evict revocations and evidence under way (maxmemory-policy is {policy}); set maxmemory-policy noeviction"
+        )));
+    }
+    tracing::warn!(policy, "Redis evicts: a used mandate that is evicted opens again; set maxmemory-policy noeviction");
+    Ok(())
 }
 
 fn redis_failed(e: &impl ToString) -> Failure {
@@ -87,7 +102,7 @@ impl Ground {
         let url = |secret: &Option<SecretString>| secret.as_ref().map(|url| url.expose_secret().to_owned());
         let audit_key = common.audit_key.as_ref().map(mac_key);
         let bus = match url(&common.redis_url) {
-            Some(url) => bus(&url).await?,
+            Some(url) => bus(&url, common.mode).await?,
             None => Bus::in_process(world.clone()),
         };
         let config = StoreConfig { database_url: url(&common.database_url), dir: data, connections: CONNECTIONS };
@@ -132,5 +147,20 @@ impl Ground {
     /// Publishes what doors leave in the outbox.
     pub(crate) fn dispatcher(&self, common: &Common) -> Dispatcher {
         Dispatcher::new(self.store.clone(), message_keys(common), self.bus.clone(), self.world.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redis_that_evicts_streams_is_refused_outside_dev() {
+        let refused = |policy, mode| evicting(policy, mode).err().map(|e| e.to_string());
+        let told = refused("allkeys-lru", Mode::Stable).unwrap();
+        assert!(told.contains("allkeys-lru") && told.ends_with("set maxmemory-policy noeviction"), "{told}");
+        assert!(refused("allkeys-random", Mode::Rc).is_some());
+        assert_eq!(refused("allkeys-lru", Mode::Dev), None);
+        assert_eq!(refused("volatile-ttl", Mode::Stable), None, "what has no end stays");
     }
 }

@@ -137,6 +137,14 @@ impl Bus {
         }
     }
 
+    /// The policy by which Redis throws away what it was told when memory is short; `None`: it does not, or does not say.
+    pub async fn evicts(&self) -> Option<String> {
+        match &self.0 {
+            Form::InProcess(_) => None,
+            Form::Redis(redis) => redis.evicts().await,
+        }
+    }
+
     /// Adds messages, in order; the place of each.
     pub async fn publish(&self, messages: Vec<Published>) -> Result<Vec<EntryId>, BusError> {
         match &self.0 {

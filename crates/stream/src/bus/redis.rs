@@ -22,25 +22,28 @@ const BLOCK: Duration = Duration::from_secs(5);
 /// How often idle messages of others are looked for, at most.
 const CLAIM: Duration = Duration::from_secs(1);
 
-/// Tells which memory a stream is in: the run of the server, and a mark that goes when the memory is emptied. A server that was restarted,
-/// promoted or emptied finds another run's mark or none, and leaves its own.
+/// Tells which memory a stream is in: the run of the server, and a mark that goes when the stream does. It is a group of the stream that
+/// nobody reads, because nothing else of a stream is lost exactly when the stream is. A server that was restarted, promoted or emptied, or
+/// that deleted or evicted the stream, finds another run's mark or none, and leaves its own.
 const MEMORY: &str = "
-local function memory(key, fresh)
-  local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
-  local held = redis.call('GET', key)
-  if held and string.sub(held, 1, #run) == run then return held end
-  held = run .. ':' .. fresh
-  redis.call('SET', key, held)
-  return held
+local function memory(stream, fresh)
+  local run = 'memory:' .. string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+  local groups = redis.call('EXISTS', stream) == 1 and redis.call('XINFO', 'GROUPS', stream) or {}
+  for _, group in ipairs(groups) do
+    local name = group[2]
+    if string.sub(name, 1, #run) == run then return name end
+    if string.sub(name, 1, 7) == 'memory:' then redis.call('XGROUP', 'DESTROY', stream, name) end
+  end
+  local mark = run .. ':' .. fresh
+  redis.call('XGROUP', 'CREATE', stream, mark, '$', 'MKSTREAM')
+  return mark
 end
 ";
 /// Memory, last place given to the group, its first pending place or nothing, messages it is behind, length: of one moment.
 const PROGRESS: &str = "
-local held = memory(KEYS[2], ARGV[2])
-local given, first, behind = '0-0', '', 0
-if redis.call('EXISTS', KEYS[1]) == 0 then return {held, given, first, '0', '0'} end
+local held = memory(KEYS[1], ARGV[2])
 local length = redis.call('XLEN', KEYS[1])
-behind = length
+local given, first, behind = '0-0', '', length
 for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
   local of = {}
   for i = 1, #group, 2 do of[group[i]] = group[i + 1] end
@@ -91,9 +94,9 @@ pub(super) struct Redis {
     connection: ConnectionManager,
 }
 
-/// A key that lives where the stream's does, in a cluster too.
-fn beside(stream: Stream, what: &str) -> String {
-    format!("{{{}}}:{what}", stream.name())
+/// Which memory of a stream was told the past: a key that lives where the stream's does, in a cluster too.
+fn told(stream: Stream) -> String {
+    format!("{{{}}}:told", stream.name())
 }
 
 fn fresh() -> String {
@@ -112,13 +115,6 @@ impl Redis {
             if major < VERSION {
                 return Err(BusError::Refused(format!("it is version {version}")));
             }
-            // Whether the server evicts is not always ours to know.
-            let policy = redis::cmd("CONFIG").arg("GET").arg("maxmemory-policy").query_async::<(String, String)>(&mut one).await;
-            if let Ok((_, policy)) = policy
-                && policy != "noeviction"
-            {
-                tracing::warn!(policy, "Redis evicts: a used mandate that is evicted opens again; set maxmemory-policy noeviction");
-            }
             Ok(())
         };
         tokio::time::timeout(CONNECT, first).await.map_err(|_| BusError::Away("no answer in time".to_owned()))??;
@@ -133,6 +129,14 @@ impl Redis {
 
     pub(super) async fn ping(&self) -> Result<(), BusError> {
         redis::cmd("PING").query_async::<()>(&mut self.connection.clone()).await.map_err(BusError::from)
+    }
+
+    /// Whether the server evicts is not always ours to know.
+    pub(super) async fn evicts(&self) -> Option<String> {
+        let mut ask = redis::cmd("CONFIG");
+        ask.arg("GET").arg("maxmemory-policy");
+        let (_, policy) = ask.query_async::<(String, String)>(&mut self.connection.clone()).await.ok()?;
+        (policy != "noeviction").then_some(policy)
     }
 
     /// In one round trip.
@@ -185,7 +189,7 @@ impl Redis {
     }
 
     pub(super) async fn progress(&self, stream: Stream, group: &str) -> Result<Progress, BusError> {
-        let keys = [stream.name().to_owned(), beside(stream, "memory")];
+        let keys = [stream.name().to_owned()];
         let (memory, given, first, behind, length): (String, String, String, String, String) =
             self.script(PROGRESS, &keys, &[group, &fresh()]).await?;
         let number = |text: &str| text.parse().map_err(|_| BusError::Away(format!("{text:?} is no number")));
@@ -194,11 +198,11 @@ impl Redis {
     }
 
     pub(super) async fn forgot(&self, stream: Stream) -> Result<bool, BusError> {
-        self.script(FORGOT, &[beside(stream, "told"), beside(stream, "memory")], &[&fresh()]).await
+        self.script(FORGOT, &[told(stream), stream.name().to_owned()], &[&fresh()]).await
     }
 
     pub(super) async fn told(&self, stream: Stream) -> Result<(), BusError> {
-        self.script::<i64>(TOLD, &[beside(stream, "told"), beside(stream, "memory")], &[&fresh()]).await.map(drop)
+        self.script::<i64>(TOLD, &[told(stream), stream.name().to_owned()], &[&fresh()]).await.map(drop)
     }
 
     pub(super) async fn trim(&self, stream: Stream, before: EntryId) -> Result<(), BusError> {
