@@ -46,6 +46,7 @@ pub(crate) async fn run(args: &Up) -> Result<(), Failure> {
     let (database_url, redis_url) = (url("DATABASE_URL")?, url("REDIS_URL")?);
 
     // Whatever could stop the start is tried before anything is created.
+    crate::stack::ground::given_keks(&given)?;
     let doors = Doors::bind(Some(args.port_offset))?;
     home.probe()?;
     if let Some(database) = &database_url {

@@ -91,13 +91,23 @@ fn a_place_that_cannot_be_a_directory_is_named() {
     refuses(&output, &["file"]);
 }
 
+/// Weak keys are refused before anything is reached for: the database that nobody runs is not what is complained of.
 #[test]
 fn a_weak_key_stops_the_start() {
     let dir = tempfile::tempdir().unwrap();
-    let weak = "ab".repeat(32);
-    let output = caracal(&dir.path().join("home"), &["up", "--port-offset", &offset().to_string()], &[("SECRET_STORE_KEK", &weak)]);
-    refuses(&output, &["SECRET_STORE_KEK"]);
-    assert!(!String::from_utf8_lossy(&output.stderr).contains(&weak));
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (database, weak) = (format!("postgres://nobody@127.0.0.1:{closed}/x"), "ab".repeat(32));
+    let good = "5f1d0c3b9e8a7d6c4b2a19087f6e5d4c3b2a1f0e9d8c7b6a5948372615f4e3d2";
+    for (current, previous, named) in
+        [(weak.as_str(), good, "SECRET_STORE_KEK"), (good, weak.as_str(), "SECRET_STORE_KEK_PREVIOUS")]
+    {
+        let env = [("SECRET_STORE_KEK", current), ("SECRET_STORE_KEK_PREVIOUS", previous), ("DATABASE_URL", &database)];
+        let home = dir.path().join("home");
+        let output = caracal(&home, &["up", "--port-offset", &offset().to_string()], &env);
+        refuses(&output, &[&format!("{named}: "), "without a pattern"]);
+        assert!(!String::from_utf8_lossy(&output.stderr).contains(&weak));
+        assert!(empty(&home), "{named}");
+    }
 }
 
 #[tokio::test]

@@ -215,6 +215,7 @@ mod tests {
             "ab".repeat(32),
             "abcd".repeat(16),
             hex::encode((0..32).collect::<Vec<u8>>()),
+            hex::encode((0..32).rev().collect::<Vec<u8>>()),
             "zz".repeat(32),
             "00".repeat(31),
         ] {

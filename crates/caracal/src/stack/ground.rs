@@ -88,12 +88,16 @@ fn kek(sources: &Sources, key: &Key) -> Result<Option<Kek>, Failure> {
     value.map(|v| Kek::from_hex(v.text.trim()).map_err(|e| Failure::start(format!("{}: {e}", key.name)))).transpose()
 }
 
+/// The keys that seal, where they are given.
+pub(crate) fn given_keks(sources: &Sources) -> Result<Option<Keks>, Failure> {
+    let (current, previous) = (kek(sources, &KEK)?, kek(sources, &KEK_PREVIOUS)?);
+    Ok(current.map(|current| Keks::new(current, previous)))
+}
+
 /// The keys that seal, read before anything is opened.
 pub(crate) fn keks(sources: &Sources) -> Result<Keks, Failure> {
-    match kek(sources, &KEK)? {
-        Some(current) => Ok(Keks::new(current, kek(sources, &KEK_PREVIOUS)?)),
-        None => Err(Failure::start("SECRET_STORE_KEK is not set; generate one with: openssl rand -hex 32")),
-    }
+    let missing = || Failure::start("SECRET_STORE_KEK is not set; generate one with: openssl rand -hex 32");
+    given_keks(sources)?.ok_or_else(missing)
 }
 
 impl Ground {

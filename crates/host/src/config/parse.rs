@@ -1,4 +1,4 @@
-//! The texts of values: durations, booleans, keys.
+//! The texts of values: durations and booleans.
 
 use std::time::Duration;
 
@@ -33,20 +33,6 @@ pub fn parse_bool(text: &str) -> Option<bool> {
     }
 }
 
-/// What makes a key-encryption key weak; `None` when nothing does.
-pub(super) fn weak(key: &[u8; 32]) -> Option<&'static str> {
-    if key.iter().all(|b| *b == key[0]) {
-        return Some("all its bytes are the same");
-    }
-    if key.windows(2).all(|w| w[1] == w[0].wrapping_add(1)) || key.windows(2).all(|w| w[1] == w[0].wrapping_sub(1)) {
-        return Some("its bytes count up or down");
-    }
-    if key.chunks(2).all(|pair| pair == &key[..2]) {
-        return Some("two bytes repeat through all of it");
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,19 +45,5 @@ mod tests {
         for text in ["", "5", "5 s", "-1s", "1.5s", "s", "5d", "18446744073709551615h", "5s3"] {
             assert_eq!(parse_duration(text), None, "{text}");
         }
-    }
-
-    #[test]
-    fn weak_keys_are_known() {
-        let counting: [u8; 32] = std::array::from_fn(|i| u8::try_from(i).unwrap());
-        let alternating: [u8; 32] = std::array::from_fn(|i| if i % 2 == 0 { 0xab } else { 0xcd });
-        let mut falling = counting;
-        falling.reverse();
-        for key in [[0; 32], [7; 32], counting, falling, alternating] {
-            assert!(weak(&key).is_some(), "{key:?}");
-        }
-        let mut fine = counting;
-        fine[3] = 99;
-        assert_eq!(weak(&fine), None);
     }
 }

@@ -6,14 +6,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use secrecy::{SecretBox, SecretSlice, SecretString};
+use secrecy::{SecretSlice, SecretString};
 use url::Url;
-use zeroize::Zeroizing;
 
 use super::Service;
 use super::error::{ConfigError, ConfigErrors};
 use super::key::{Key, Mode, Run, default_port};
-use super::parse::{parse_bool, parse_duration, weak};
+use super::parse::{parse_bool, parse_duration};
 use super::sources::{Origin, Sources, Value};
 
 /// Fewest bytes of an HMAC key.
@@ -242,28 +241,6 @@ impl<'s> Reader<'s> {
         self.required(key, value)
     }
 
-    /// A key-encryption key: exactly 32 bytes of hex, and no pattern.
-    pub fn kek_opt(&mut self, key: &Key) -> Option<Option<SecretBox<[u8; 32]>>> {
-        const GENERATE: &str = "generate one: openssl rand -hex 32";
-        let Some(value) = self.raw(key)? else { return Some(None) };
-        let mut bytes = Zeroizing::new([0; 32]);
-        if hex::decode_to_slice(value.text.trim(), &mut *bytes).is_err() {
-            self.fault(key.name, Some(value.origin), "is not exactly 64 hex digits".into(), GENERATE);
-            return None;
-        }
-        if let Some(pattern) = weak(&bytes) {
-            self.fault(key.name, Some(value.origin), format!("is weak: {pattern}"), GENERATE);
-            return None;
-        }
-        Some(Some(SecretBox::new(Box::new(*bytes))))
-    }
-
-    /// As [`Self::kek_opt`]; required.
-    pub fn kek(&mut self, key: &Key) -> Option<SecretBox<[u8; 32]>> {
-        let value = self.kek_opt(key);
-        self.required(key, value)
-    }
-
     /// The listener's address: `HOST` and `PORT`, or in `up` the loopback and the default port plus the offset.
     pub(super) fn address(&mut self, host: &Key, port: &Key) -> Option<SocketAddr> {
         let default_host = if self.run() == Run::Serve && self.explicitly_published() { "0.0.0.0" } else { "127.0.0.1" };
@@ -303,7 +280,6 @@ mod tests {
 
     const TEXT: Key = Key::new("TEXT", "");
     const COUNT: Key = Key::new("COUNT", "").default("5");
-    const KEK: Key = Key::new("KEK", "").secret();
     const HMAC: Key = Key::new("HMAC", "").secret().published();
     const TOKEN: Key = Key::new("TOKEN", "").secret();
     const LINK: Key = Key::new("LINK", "");
@@ -336,16 +312,6 @@ mod tests {
             Some((count?, text?))
         });
         assert_eq!(both.unwrap_err().lines().count(), 2);
-    }
-
-    #[test]
-    fn keys_that_patterns_made_are_refused_without_showing_them() {
-        let weak = "ab".repeat(32);
-        let error = read(&[("KEK", &weak)], |r| r.kek(&KEK)).map(|_| ()).unwrap_err();
-        assert!(error.contains("weak") && !error.contains("abab"), "{error}");
-        assert!(read(&[("KEK", "canary-in-a-coal-mine")], |r| r.kek(&KEK)).map(|_| ()).is_err_and(|e| !e.contains("canary")));
-        let good = "0195f2aa7c317d4ea01b3f6c2d9e8b100195f2aa7c317d4ea01b3f6c2d9e8b11";
-        assert!(read(&[("KEK", good)], |r| r.kek(&KEK)).is_ok());
     }
 
     #[test]
