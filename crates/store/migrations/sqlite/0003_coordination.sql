@@ -26,6 +26,7 @@ CREATE INDEX sessions_ended ON sessions (updated_at) WHERE status IN ('terminate
 CREATE INDEX sessions_suspended ON sessions (id) WHERE status = 'suspended';
 CREATE INDEX sessions_parent ON sessions (parent_id) WHERE parent_id IS NOT NULL;
 CREATE INDEX sessions_live ON sessions (zone_id, application_id) WHERE status IN ('active', 'suspended');
+CREATE INDEX sessions_record ON sessions (subject_record_id) WHERE status IN ('active', 'suspended');
 
 CREATE TABLE delegations (
     id BLOB PRIMARY KEY,
