@@ -124,7 +124,7 @@ impl Mint<'_> {
             Ok(Outcome::Exhausted(id)) => {
                 let edge = resolved.path.as_ref().and_then(|path| path.edges().iter().find(|edge| edge.id == id));
                 let known = edge.cloned().map(|edge| NotMinted::Exhausted(Box::new(edge)));
-                return Err(known.unwrap_or_else(|| refused(refusals::budget(), Vec::new())));
+                return Err(known.unwrap_or_else(|| refused(refusals::internal("a budget ran out that nobody spends"), Vec::new())));
             }
             Ok(Outcome::Spent) => return Err(refused(refusals::internal("an id was used up that nobody presented"), Vec::new())),
             Err(e) => return Err(refused(refusals::unavailable(e), Vec::new())),
@@ -188,7 +188,7 @@ impl Mint<'_> {
             Ok(Outcome::Durable) => {}
             Ok(Outcome::Stale) => return Err(NotMinted::Stale),
             Ok(Outcome::Spent) => return Err(NotMinted::Spent),
-            Ok(Outcome::Exhausted(_)) => return Err(refused(refusals::budget())),
+            Ok(Outcome::Exhausted(_)) => return Err(refused(refusals::internal("a budget ran out that nobody spends"))),
             Err(e) => return Err(refused(refusals::unavailable(e))),
         }
         let token = if forwards { Some(self.sign(&resolved, &claims).map_err(refused)?) } else { None };

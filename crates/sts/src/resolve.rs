@@ -240,58 +240,215 @@ fn check_presented(
 
 #[cfg(test)]
 mod tests {
+    use caracal_core::id::{ApplicationId, Jti, SessionId};
     use caracal_core::message::Producer;
+    use caracal_core::scope::Scopes;
+    use caracal_core::session::Lifecycle;
+    use caracal_core::time::Time;
+    use caracal_crypto::seal::{Kek, Keks};
+    use caracal_crypto::verified::VerifiedMandate;
+    use caracal_custody::{BUILTIN, Custody};
     use caracal_host::World;
-    use caracal_store::StoreConfig;
+    use caracal_store::coordination::sessions;
+    use caracal_store::fence::Fresh;
     use caracal_store::journal::Entry;
-    use caracal_store::management::{NewZone, Zone};
+    use caracal_store::management::{Application, NewApplication, NewZone, Zone};
+    use caracal_store::{StoreConfig, Value};
+    use caracal_testkit::Database;
+    use serde_json::json;
 
     use super::*;
+    use crate::request::Presented;
+    use crate::view::Views;
 
-    #[tokio::test]
-    async fn a_record_that_was_minted_here_and_then_revoked_is_not_remembered_as_live() {
+    /// A zone with one application, and what this process knows of it.
+    struct Fixture {
+        store: Store,
+        world: World,
+        zone: ZoneId,
+        application: ApplicationId,
+        views: Views,
+        known: Known,
+        database: Database,
+    }
+
+    async fn each() -> Vec<Fixture> {
+        let mut all = Vec::new();
         for database in caracal_testkit::backends().await {
             let world = World::system();
             let config =
                 StoreConfig { database_url: database.url().map(str::to_owned), dir: database.dir().to_owned(), connections: 4 };
             let store = Store::open(&config, world.clone(), None).await.unwrap();
-            let zone: ZoneId = world.mint();
+            let kek = Kek::from_hex("101112131415161718191a1b1c1d1e1f202122232425262728292a2b2c2d2e30").unwrap();
+            let custody = Custody::open(&store, Keks::new(kek, None), world.clone(), BUILTIN).await.unwrap();
+            let (zone, application): (ZoneId, ApplicationId) = (world.mint(), world.mint());
             let new = NewZone { id: zone, name: "z".into(), slug: zone.to_string(), dcr_enabled: false, by: "t".into() };
+            let own =
+                NewApplication { id: application, zone, name: "a".into(), traits: vec![], verifier: String::new(), by: "t".into() };
             let made = store.door::<_, (), _>(None, Producer::Api, move |door| {
                 Box::pin(async move {
                     Zone::insert(door, new).await?;
-                    Ok(())
+                    Ok(Application::insert(door, own).await?)
                 })
             });
             made.await.unwrap();
+            let views = Views::new(store.clone(), custody, world.clone());
             let known = Known::new(store.clone());
-            let stamp = store.fence().fresh(zone).await.unwrap().stamp;
-            let (id, application) = (world.mint(), world.mint());
+            all.push(Fixture { store, world, zone, application, views, known, database });
+        }
+        all
+    }
+
+    impl Fixture {
+        async fn record(&self, id: AuthorityRecordId) -> NewRecord {
             let record = NewRecord {
                 id,
                 subject_type: SubjectType::Application,
-                subject: "s".into(),
-                application,
+                subject: self.application.to_string(),
+                application: self.application,
                 parent: None,
-                expires_at: world.now().plus_secs(60),
-                at: world.now(),
+                expires_at: self.world.now().plus_secs(3600),
+                at: self.world.now(),
             };
-            store.journal().commit(Entry { zone: Some(zone), record: Some(record.clone()), ..Entry::default() }).await.unwrap();
-            known.minted(zone, stamp, &record);
-            let status = async || {
-                store.fence().fresh(zone).await.unwrap();
-                known.record(zone, id).await.unwrap().map(|found| found.record.status)
+            let entry = Entry { zone: Some(self.zone), record: Some(record.clone()), ..Entry::default() };
+            self.store.journal().commit(entry).await.unwrap();
+            record
+        }
+
+        /// A Session that lives by a lease.
+        async fn service(&self, deadline: Time) -> SessionId {
+            let new = sessions::NewSession {
+                id: self.world.mint(),
+                zone: self.zone,
+                application: self.application,
+                record: self.world.mint(),
+                user: false,
+                parent: None,
+                depth: 0,
+                lifecycle: Lifecycle::Service { deadline },
+                labels: vec![],
+                metadata: json!({}),
             };
-            assert_eq!(status().await, Some(RecordStatus::Active), "{}", database.name());
-            let revoked = store.door::<_, (), _>(Some(zone), Producer::Api, move |door| {
+            let id = new.id;
+            let made = self.store.door::<_, (), _>(Some(self.zone), Producer::Coordinator, move |door| {
+                Box::pin(async move { Ok(sessions::insert(door, &new).await?) })
+            });
+            made.await.unwrap();
+            id
+        }
+
+        /// Changes a row of the zone and tells nobody, unless of `entity`.
+        async fn change(&self, sql: &'static str, values: Vec<Value>, entity: Option<Entity>) {
+            let done = self.store.door::<_, (), _>(Some(self.zone), Producer::Api, move |door| {
                 Box::pin(async move {
-                    door.execute("UPDATE authority_records SET status = 'revoked'", vec![]).await?;
-                    door.changed(Entity::record(id));
+                    assert_eq!(door.execute(sql, values).await?, 1);
+                    if let Some(entity) = entity {
+                        door.changed(entity);
+                    }
                     Ok(())
                 })
             });
-            revoked.await.unwrap();
-            assert_eq!(status().await, Some(RecordStatus::Revoked), "{}", database.name());
+            done.await.unwrap();
+        }
+
+        /// The application, asking at this time.
+        async fn who(&self, now: Time) -> Authenticated {
+            let (view, fresh) = self.views.fresh(self.zone).await.unwrap().unwrap();
+            Authenticated { view, fresh: Fresh { now, ..fresh }, application: self.application }
+        }
+
+        /// Why a Session may not be used at this time: by a mandate on this record, or by the form of a direct exchange.
+        async fn refused(&self, session: SessionId, mandate: Option<AuthorityRecordId>, now: Time) -> Option<&'static str> {
+            let who = self.who(now).await;
+            let outcome = if let Some(sid) = mandate {
+                let claims = json!({
+                    "iss": "i", "sub": self.application, "aud": ["i"], "exp": 1, "iat": 0, "jti": self.world.mint::<Jti>(),
+                    "zone_id": self.zone, "client_id": self.application, "sid": sid, "root_sid": sid, "use": "gateway",
+                    "sub_type": "application", "agent_session_id": session,
+                });
+                let claims = serde_json::from_value(claims).unwrap();
+                presented(who, Arc::new(VerifiedMandate { claims, kid: "k".into(), digest: [0; 32] }), &self.known).await
+            } else {
+                let request = TokenRequest {
+                    zone: self.zone.to_string(),
+                    application: self.application.to_string(),
+                    secret: String::new().into(),
+                    resources: vec![],
+                    scopes: Scopes::none(),
+                    presented: Presented::Nothing,
+                    record: Reference::Absent,
+                    session: Reference::Named(session),
+                    edge: Reference::Absent,
+                    ttl: None,
+                    approval: None,
+                    bound: false,
+                    operation: None,
+                };
+                direct(who, &request, &self.known).await
+            };
+            outcome.err().map(|refusal| refusal.reason)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_record_that_was_minted_here_and_then_revoked_is_not_remembered_as_live() {
+        for f in each().await {
+            let stamp = f.store.fence().fresh(f.zone).await.unwrap().stamp;
+            let id = f.world.mint();
+            let record = f.record(id).await;
+            f.known.minted(f.zone, stamp, &record);
+            let status = async || {
+                f.store.fence().fresh(f.zone).await.unwrap();
+                f.known.record(f.zone, id).await.unwrap().map(|found| found.record.status)
+            };
+            assert_eq!(status().await, Some(RecordStatus::Active), "{}", f.database.name());
+            let sql = "UPDATE authority_records SET status = 'revoked' WHERE id = $1";
+            f.change(sql, vec![Value::id(id)], Some(Entity::record(id))).await;
+            assert_eq!(status().await, Some(RecordStatus::Revoked), "{}", f.database.name());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lease_that_seems_to_have_lapsed_is_looked_at_again() {
+        for f in each().await {
+            let (now, sid) = (f.world.now(), f.world.mint());
+            f.record(sid).await;
+            for mandate in [None, Some(sid)] {
+                let told = format!("{}: {mandate:?}", f.database.name());
+                let session = f.service(now.plus_secs(60)).await;
+                assert_eq!(f.refused(session, mandate, now).await, None, "{told}");
+                let sql = "UPDATE sessions SET heartbeat_deadline_at = $2 WHERE id = $1";
+                f.change(sql, vec![Value::id(session), now.plus_secs(600).into()], None).await;
+                assert_eq!(f.refused(session, mandate, now.plus_secs(120)).await, None, "{told}: it was renewed");
+                assert_eq!(f.refused(session, mandate, now.plus_secs(700)).await, Some("session_not_usable"), "{told}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_not_there_is_looked_for_each_time() {
+        for f in each().await {
+            let (record, session, edge) = (f.world.mint(), f.world.mint(), f.world.mint());
+            let asked = Asked { record: Some(record), session: Some(session), edge: None };
+            let with_edge = Asked { edge: Some(edge), ..asked };
+            let there = async |asked| {
+                let found = f.known.get(f.zone, asked).await.unwrap();
+                (found.record.is_some(), found.line.session.is_some(), !found.line.edges.is_empty())
+            };
+            assert_eq!(there(asked).await, (false, false, false), "{}", f.database.name());
+            assert_eq!(there(with_edge).await, (false, false, false), "{}", f.database.name());
+            // Each comes to be without a word: whoever remembered its absence would go on not seeing it.
+            f.record(record).await;
+            let (source, other) = (f.service(f.world.now().plus_secs(60)).await, f.service(f.world.now().plus_secs(60)).await);
+            f.change("UPDATE sessions SET id = $1 WHERE id = $2", vec![Value::id(session), Value::id(other)], None).await;
+            assert_eq!(there(asked).await, (true, true, false), "{}", f.database.name());
+            assert_eq!(there(with_edge).await, (true, true, false), "{}", f.database.name());
+            let sql = "INSERT INTO delegations (id, zone_id, source_session_id, target_session_id, issuer_application_id, \
+                       receiver_application_id, scopes, constraints, status, expires_at, created_at) \
+                       SELECT $1, zone_id, $2, id, application_id, application_id, '[]', '{}', 'active', started_at, started_at \
+                       FROM sessions WHERE id = $3";
+            f.change(sql, vec![Value::id(edge), Value::id(source), Value::id(session)], None).await;
+            assert_eq!(there(with_edge).await, (true, true, true), "{}", f.database.name());
         }
     }
 }

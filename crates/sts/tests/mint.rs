@@ -241,6 +241,32 @@ async fn a_budget_counts_mints_along_the_whole_path() {
     }
 }
 
+#[tokio::test]
+async fn a_mint_that_loses_the_last_budget_in_its_commit_is_evidenced() {
+    for stack in stacks().await {
+        let (session, edge) = stack.delegated_with("ledger:read", &["clerk"], |a| a.constraints.budget = Some(1)).await;
+        assert_eq!(stack.mint(session, edge, "notes:read").await.status, 403, "the edge is remembered as it is: unspent");
+        stack
+            .write(stack.zone, move |door| {
+                Box::pin(async move {
+                    door.execute("UPDATE delegations SET budget_spent = 1 WHERE id = $1", vec![caracal_store::Value::id(edge)])
+                        .await
+                        .map(|_| ())
+                })
+            })
+            .await;
+        let answer = stack.mint(session, edge, "ledger:read").await;
+        assert_eq!(answer.refused(), (403, "access_denied", "delegation_budget_exhausted"), "{}", stack.backend);
+        let told = stack.evidence().await;
+        let of_it: Vec<_> = told.iter().filter(|e| e["evaluation_status"] == "delegation_budget_exhausted").collect();
+        assert_eq!(of_it.len(), 1, "{}: {told:?}", stack.backend);
+        assert_eq!((&of_it[0]["event_type"], &of_it[0]["decision"]), (&json!("token_exchange"), &json!("deny")));
+        let metadata = &of_it[0]["metadata_json"];
+        assert_eq!(metadata["delegation_edge_id"], json!(edge));
+        assert_eq!((&metadata["delegation_budget"], &metadata["delegation_budget_spent"]), (&json!(1), &json!(1)));
+    }
+}
+
 /// Eight mints at once over two edges; how many came through.
 async fn futures_of(stack: &Stack, leaves: &[(SessionId, DelegationId)]) -> usize {
     let mints = (0..8).map(|i| {
