@@ -21,8 +21,10 @@ mod database;
 mod hang_up;
 mod redis;
 mod wait;
+mod writes;
 
 pub use database::{Database, backends, postgres, sqlite};
 pub use hang_up::polled;
 pub use redis::{redis, redis_forgets};
 pub use wait::until;
+pub use writes::{MOST_WRITES, hung_up};

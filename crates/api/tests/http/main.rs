@@ -5,6 +5,7 @@ mod admin_audit;
 mod applications;
 mod archiving;
 mod errors;
+mod hang_up;
 mod input;
 mod lists;
 mod policies;

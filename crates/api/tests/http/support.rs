@@ -121,13 +121,25 @@ impl Stand {
         answer
     }
 
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+
+    pub fn router(&self) -> axum::Router {
+        self.router.clone()
+    }
+
     /// A request as the published clients make it.
-    pub async fn ask(&self, method: &str, path: &str, body: Option<Value>) -> Answer {
+    pub fn request(method: &str, path: &str, body: Option<Value>) -> Request<Body> {
         let mut request = Request::builder().method(method).uri(path).header("authorization", format!("Bearer {TOKEN}"));
         if body.is_some() {
             request = request.header("content-type", "application/json");
         }
-        self.send(request.body(body.map_or_else(Body::empty, |body| Body::from(body.to_string()))).unwrap()).await
+        request.body(body.map_or_else(Body::empty, |body| Body::from(body.to_string()))).unwrap()
+    }
+
+    pub async fn ask(&self, method: &str, path: &str, body: Option<Value>) -> Answer {
+        self.send(Self::request(method, path, body)).await
     }
 
     pub async fn get(&self, path: &str) -> Answer {

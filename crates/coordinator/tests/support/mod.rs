@@ -48,7 +48,7 @@ pub struct Stack {
     pub key: SigningKey,
     pub ledger: ResourceId,
     pub notes: ResourceId,
-    _database: Database,
+    database: Database,
 }
 
 #[derive(Debug)]
@@ -102,8 +102,7 @@ impl Stack {
         let blank = || App { id: world.mint(), bearer: String::new(), record: world.mint() };
         let (ledger, notes) = (world.mint(), world.mint());
         let (a, b, foreign) = (blank(), blank(), blank());
-        let mut stack =
-            Self { store, world, clock, router, zone, elsewhere, a, b, foreign, key, ledger, notes, _database: database };
+        let mut stack = Self { store, world, clock, router, zone, elsewhere, a, b, foreign, key, ledger, notes, database };
         for (zone, apps) in [(zone, vec![(stack.a.id, "a"), (stack.b.id, "b")]), (elsewhere, vec![(stack.foreign.id, "f")])] {
             stack.found(zone, apps).await;
         }
@@ -120,6 +119,10 @@ impl Stack {
         stack.b.bearer = stack.bearer(zone, &stack.b, &json!({}));
         stack.foreign.bearer = stack.bearer(elsewhere, &stack.foreign, &json!({}));
         stack
+    }
+
+    pub fn database(&self) -> &Database {
+        &self.database
     }
 
     async fn found(&self, zone: ZoneId, apps: Vec<(ApplicationId, &'static str)>) {
