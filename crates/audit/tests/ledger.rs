@@ -63,7 +63,7 @@ impl Fixture {
                 StoreConfig { database_url: database.url().map(ToOwned::to_owned), dir: database.dir().to_owned(), connections: 8 };
             let store = Store::open(&config, world.clone(), Some(MacKey::from_bytes(&KEY))).await.unwrap();
             let numbers = Numbers::new(Metrics::new("audit"));
-            let delivery = Delivery::new(Table::new(store.clone()), bus.clone());
+            let delivery = Delivery::new(Table::open(store.clone(), u64::MAX).await.unwrap(), bus.clone());
             let ingestor = Ingestor::new(
                 store.clone(),
                 bus.clone(),
@@ -88,7 +88,8 @@ impl Fixture {
     async fn spool(&self, event: &AuditEvent, sig: Option<String>) {
         let data = event.to_data();
         let sig = sig.unwrap_or_else(|| audit_signature(&MacKey::from_bytes(&KEY), &data));
-        Spool::Table(self.store.journal().clone()).append(vec![SpooledEvent { id: event.id, data, sig }]).await.unwrap();
+        let table = Table::open(self.store.clone(), u64::MAX).await.unwrap();
+        Spool::Table(table).append(vec![SpooledEvent { id: event.id, data, sig }]).await.unwrap();
     }
 
     /// Sends what waits, takes it in, lets go of it; how many messages were taken in.

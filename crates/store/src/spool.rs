@@ -43,6 +43,17 @@ impl Store {
         .await
     }
 
+    /// How many bytes of events wait, signatures with them.
+    pub async fn spool_bytes(&self) -> Result<u64, StoreError> {
+        self.read(|tx| {
+            Box::pin(async move {
+                let sql = "SELECT CAST(COALESCE(SUM(OCTET_LENGTH(data) + OCTET_LENGTH(sig)), 0) AS BIGINT) FROM spool";
+                tx.first(sql, vec![]).await?.map_or(Ok(0), |row| row.count(0))
+            })
+        })
+        .await
+    }
+
     /// Lets go of these places: Audit has committed them.
     pub async fn release_spool(&self, seqs: Vec<i64>) -> Result<(), StoreError> {
         let delete = |tx: &Tx<'_>| match tx.dialect() {

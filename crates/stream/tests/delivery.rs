@@ -84,8 +84,9 @@ async fn evidence_is_let_go_when_it_is_committed_and_not_before() {
             let dir = database.dir().to_owned();
             let config = StoreConfig { database_url: database.url().map(str::to_owned), dir, connections: 4 };
             let store = Store::open(&config, world, None).await.unwrap();
-            let spool = Spool::Table(store.journal().clone());
-            promises(&bus, &spool, Table::new(store.clone()), async || !store.spooled(10).await.unwrap().is_empty()).await;
+            let table = Table::open(store.clone(), u64::MAX).await.unwrap();
+            let spool = Spool::Table(table.clone());
+            promises(&bus, &spool, table, async || !store.spooled(10).await.unwrap().is_empty()).await;
         }
     }
 }
@@ -174,16 +175,50 @@ async fn what_the_spool_cannot_take_leaves_no_trace() {
         let store = Store::open(&config, world.clone(), None).await.unwrap();
         let size = Record { data: event(&world, 1).data, sig: "ab".repeat(32) }.size() as u64;
         let files = Segments::open(SpoolConfig { dir: dir.join("spool"), max_bytes: 2 * size }, world.clone()).unwrap();
-        let spool = Spool::Segments(files);
-        let once = || Consume { purpose: Purpose::Nonce, id: b"once".to_vec(), until: world.now().plus_secs(60) };
-        let entry = |spend| Entry { spend, events: vec![event(&world, 1)], ..Entry::default() };
-        assert_eq!(spool.commit(store.journal(), entry(Spend::Nothing)).await, Ok(Outcome::Durable));
-        assert_eq!(spool.commit(store.journal(), entry(Spend::Nothing)).await, Ok(Outcome::Durable));
-        assert!(!spool.healthy());
-        assert_eq!(spool.commit(store.journal(), entry(Spend::Id(once()))).await, Err(SpoolError::Full));
-        assert_eq!(spool.append(vec![event(&world, 1)]).await, Err(SpoolError::Full));
-        let untouched = Entry { spend: Spend::Id(once()), ..Entry::default() };
-        assert_eq!(store.journal().commit(untouched).await.unwrap(), Outcome::Durable, "the id was not used up");
+        is_bounded(&store, &Spool::Segments(files)).await;
         assert!(store.spooled(10).await.unwrap().is_empty(), "nothing went to the table");
+        let event = event(&world, 1);
+        let size = (event.data.len() + event.sig.len()) as u64;
+        is_bounded(&store, &Spool::Table(Table::open(store.clone(), 2 * size).await.unwrap())).await;
+        assert_eq!(store.spooled(10).await.unwrap().len(), 2);
+        // A new start finds it as full, and what Audit commits makes room.
+        let table = Table::open(store.clone(), 2 * size).await.unwrap();
+        let spool = Spool::Table(table.clone());
+        assert!(!spool.healthy());
+        let bus = Bus::in_process(world.clone());
+        let delivery = Delivery::new(table, bus.clone());
+        delivery.pass().await.unwrap();
+        assert_eq!(spool.append(vec![event.clone()]).await, Err(SpoolError::Full), "sent is not committed");
+        let mut audit = audit(&bus).await;
+        let found = audit.read(10, WAIT).await.unwrap();
+        acknowledge(&mut audit, &found).await;
+        delivery.pass().await.unwrap();
+        assert!(spool.healthy());
+        for _ in 0..2 {
+            assert_eq!(spool.append(vec![event.clone()]).await, Ok(()));
+        }
+        assert_eq!(spool.append(vec![event]).await, Err(SpoolError::Full));
     }
+}
+
+/// A spool with room for two events.
+async fn is_bounded(store: &Store, spool: &Spool) {
+    let world = World::system();
+    let id = format!("{spool:?}").into_bytes();
+    let once = || Consume { purpose: Purpose::Nonce, id: id.clone(), until: world.now().plus_secs(60) };
+    let entry = |spend| Entry { spend, events: vec![event(&world, 1)], ..Entry::default() };
+    assert_eq!(spool.commit(store.journal(), entry(Spend::Nothing)).await, Ok(Outcome::Durable));
+    // What is refused for another reason takes no room.
+    let used = Consume { id: [&id[..], b" used"].concat(), ..once() };
+    assert_eq!(
+        store.journal().commit(Entry { spend: Spend::Id(used.clone()), ..Entry::default() }).await.unwrap(),
+        Outcome::Durable
+    );
+    assert_eq!(spool.commit(store.journal(), entry(Spend::Id(used))).await, Ok(Outcome::Spent));
+    assert_eq!(spool.commit(store.journal(), entry(Spend::Nothing)).await, Ok(Outcome::Durable));
+    assert!(!spool.healthy(), "{spool:?}");
+    assert_eq!(spool.commit(store.journal(), entry(Spend::Id(once()))).await, Err(SpoolError::Full), "{spool:?}");
+    assert_eq!(spool.append(vec![event(&world, 1)]).await, Err(SpoolError::Full), "{spool:?}");
+    let untouched = Entry { spend: Spend::Id(once()), ..Entry::default() };
+    assert_eq!(store.journal().commit(untouched).await.unwrap(), Outcome::Durable, "{spool:?}: the id was not used up");
 }

@@ -6,7 +6,6 @@ use std::time::Duration;
 use caracal_audit::Audit;
 use caracal_core::message::Stream;
 use caracal_host::Supervisor;
-use caracal_store::Store;
 use caracal_stream::delivery::SourceError;
 use caracal_stream::spool::{Segments, Table};
 use caracal_stream::{Bus, Delivery, EVIDENCE_GROUP, OutboxEvidence};
@@ -18,8 +17,8 @@ pub(crate) enum Emptying {
 }
 
 impl Emptying {
-    pub(crate) fn table(store: &Store, bus: &Bus) -> Self {
-        Self::Table(Arc::new(Delivery::new(Table::new(store.clone()), bus.clone())))
+    pub(crate) fn table(table: &Table, bus: &Bus) -> Self {
+        Self::Table(Arc::new(Delivery::new(table.clone(), bus.clone())))
     }
 
     pub(crate) fn segments(segments: &Segments, bus: &Bus) -> Self {

@@ -9,7 +9,7 @@ use caracal_ephemeral::Memory;
 use caracal_host::config::{Common, Key, Mode, Service, Sources};
 use caracal_host::{Supervisor, World};
 use caracal_store::{Store, StoreConfig};
-use caracal_stream::spool::Segments;
+use caracal_stream::spool::{Segments, Table};
 use caracal_stream::{Bus, Dispatcher, Keys, Spool, SpoolConfig};
 use secrecy::{ExposeSecret as _, SecretSlice, SecretString};
 
@@ -133,12 +133,14 @@ impl Ground {
     /// Where the evidence of this process waits, and the job that empties it: a table where the bus is this process's own, else
     /// segments on this host's disk.
     pub(crate) async fn spool(&self, sources: &Sources, service: Service) -> Result<(Spool, Emptying), Failure> {
-        if !self.bus.is_shared() {
-            return Ok((Spool::Table(self.store.journal().clone()), Emptying::table(&self.store, &self.bus)));
-        }
         let mut reader = sources.reader(service);
         let config = SpoolConfig::read(&mut reader);
         let config = reader.finish(config)?;
+        if !self.bus.is_shared() {
+            let table = Table::open(self.store.clone(), config.max_bytes).await.map_err(|e| failed(&e))?;
+            let emptying = Emptying::table(&table, &self.bus);
+            return Ok((Spool::Table(table), emptying));
+        }
         let (dir, world) = (config.dir.display().to_string(), self.world.clone());
         let opened = tokio::task::spawn_blocking(move || Segments::open(config, world)).await.map_err(|e| failed(&e))?;
         let segments = opened.map_err(|e| {

@@ -62,12 +62,12 @@ const MAX_BYTES: Key =
 /// The keys of the spool.
 pub const KEYS: &[Key] = &[DIR, MAX_BYTES];
 
-/// Where the segments are and how much they may hold.
+/// Where segments are and how much may wait.
 #[derive(Clone, Debug)]
 pub struct SpoolConfig {
     /// `AUDIT_REPLAY_DIR`.
     pub dir: PathBuf,
-    /// `AUDIT_SPOOL_MAX_BYTES`: of the segments this process holds.
+    /// `AUDIT_SPOOL_MAX_BYTES`: of the segments this process holds, or of the table.
     pub max_bytes: u64,
 }
 
@@ -82,8 +82,8 @@ impl SpoolConfig {
 /// The spool of a process. Cheap to clone.
 #[derive(Clone)]
 pub enum Spool {
-    /// A table of the database, through its journal.
-    Table(Journal),
+    /// A table of the database.
+    Table(Table),
     /// Files of this host.
     Segments(Segments),
 }
@@ -101,7 +101,7 @@ impl Spool {
     /// Keeps events, all or none; returns when they are durable.
     pub async fn append(&self, events: Vec<SpooledEvent>) -> Result<(), SpoolError> {
         match self {
-            Self::Table(journal) => journal.commit(Entry { events, ..Entry::default() }).await.map(drop).map_err(SpoolError::from),
+            Self::Table(table) => table.commit(Entry { events, ..Entry::default() }).await.map(drop),
             Self::Segments(segments) => segments.append(events.into_iter().map(record).collect()).await,
         }
     }
@@ -109,7 +109,10 @@ impl Spool {
     /// Makes a decision durable, then its evidence: in one transaction where the spool is a table, else in this order. A decision whose
     /// evidence cannot be kept is an error, and nobody is answered for it: a record alone has no effect.
     pub async fn commit(&self, journal: &Journal, mut entry: Entry) -> Result<Outcome, SpoolError> {
-        let Self::Segments(segments) = self else { return Ok(journal.commit(entry).await?) };
+        let segments = match self {
+            Self::Table(table) => return table.commit(entry).await,
+            Self::Segments(segments) => segments,
+        };
         let events = std::mem::take(&mut entry.events);
         if decides(&entry) {
             // What cannot be kept is told before anything is written, so that a denial leaves no record behind.
@@ -125,20 +128,26 @@ impl Spool {
     /// Whether the next event would probably be kept: for `/ready` (`audit_replay_unavailable`).
     pub fn healthy(&self) -> bool {
         match self {
-            // The database's own health tells this.
-            Self::Table(_) => true,
+            Self::Table(table) => table.healthy(),
             Self::Segments(segments) => segments.healthy(),
         }
     }
 
-    /// Shows how full the segments are; a table is the database's to show.
+    /// Shows how full it is.
     pub fn show(&self, metrics: &Metrics) {
-        let Self::Segments(segments) = self else { return };
-        let (segments, name) = (segments.clone(), |what: &str| format!("audit_replay_{what}"));
+        let name = |what: &str| format!("audit_replay_{what}");
+        let whole = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        let uncommitted = metrics.gauge(&name("uncommitted_bytes"), "Bytes that Audit has not committed.");
+        let segments = match self {
+            Self::Table(table) => {
+                let table = table.clone();
+                metrics.on_scrape(move || uncommitted.set(whole(table.held())));
+                return;
+            }
+            Self::Segments(segments) => segments.clone(),
+        };
         let files = metrics.gauge(&name("files"), "Segments in which evidence waits.");
         let bytes = metrics.gauge(&name("bytes"), "Bytes of these segments.");
-        let uncommitted = metrics.gauge(&name("uncommitted_bytes"), "Bytes that Audit has not committed.");
-        let whole = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         metrics.on_scrape(move || {
             let depth = segments.depth();
             files.set(whole(depth.segments as u64));

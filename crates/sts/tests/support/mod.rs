@@ -37,6 +37,7 @@ use caracal_store::management::{
 };
 use caracal_store::{Door, Store, StoreConfig};
 use caracal_stream::Spool;
+use caracal_stream::spool::Table;
 use caracal_sts::{Config, Sts};
 use caracal_testkit::Database;
 use caracal_web::Peer;
@@ -145,7 +146,7 @@ impl Stack {
         let sts = Sts::new(
             config,
             store.clone(),
-            Spool::Table(store.journal().clone()),
+            Spool::Table(Table::open(store.clone(), u64::MAX).await.unwrap()),
             Memory::embedded(store.journal().clone(), world.clone()),
             custody.clone(),
             world.clone(),
