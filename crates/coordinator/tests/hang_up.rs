@@ -53,8 +53,8 @@ async fn of_a_delegation_and_of_its_revocation() {
         called_or_hung_up(&stack, "delegations", 201, |_| ("POST", "/delegations".into(), Some(edge.clone()))).await;
         let mut edges = Vec::new();
         for _ in 0..=MOST_WRITES {
-            // A source for each: a Session holds only so many offers.
-            let source = stack.session(&stack.a, json!({})).await;
+            // A target for each: a Session holds only so many offers.
+            let target = stack.session(&stack.b, json!({})).await;
             edges.push(stack.edge((&stack.a, &source), (&stack.b, &target), json!({})).await);
         }
         let revoke = |n: usize| ("PATCH", format!("/delegations/{}/revoke", edges[n]), None);
