@@ -187,6 +187,22 @@ async fn neighbours_share_a_directory() {
     assert_eq!(waiting(&two).len(), 3);
 }
 
+/// A neighbour's file that takes long to read: here one that has no end.
+#[tokio::test]
+async fn the_path_does_not_wait_for_what_is_taken_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = open(dir.path());
+    let endless = dir.path().join("seg-11111111-1111-4111-8111-111111111111.spool");
+    assert!(Command::new("mkfifo").arg(&endless).status().unwrap().success());
+    let taking = spool.clone();
+    std::thread::spawn(move || taking.take_over());
+    // More than a pipe holds: when it is written, it is being read.
+    std::fs::OpenOptions::new().write(true).open(&endless).unwrap().write_all(&[0; 256 << 10]).unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || tell.send(spool.check()));
+    assert_eq!(told.recv_timeout(std::time::Duration::from_secs(10)), Ok(Ok(())));
+}
+
 /// Runs only as a child of the test below.
 #[tokio::test]
 async fn child_that_appends_for_ever() {

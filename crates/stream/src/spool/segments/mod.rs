@@ -88,6 +88,8 @@ struct Shared {
     config: SpoolConfig,
     world: World,
     state: Mutex<State>,
+    /// One at a time looks for what neighbours left.
+    taking: Mutex<()>,
     arrived: Notify,
 }
 
@@ -115,8 +117,8 @@ impl Segments {
     pub fn open_on(config: SpoolConfig, world: World, disk: impl Disk) -> Result<Self, SpoolError> {
         file::directory(&config.dir)?;
         let segments = file::take_over(&config.dir, &[])?;
-        let shared =
-            Arc::new(Shared { config, world, state: Mutex::new(State { segments, failing: false }), arrived: Notify::new() });
+        let state = Mutex::new(State { segments, failing: false });
+        let shared = Arc::new(Shared { config, world, state, taking: Mutex::new(()), arrived: Notify::new() });
         shared.let_go()?;
         let (queue, arrivals) = mpsc::channel(GROUP);
         let writing = shared.clone();
@@ -217,13 +219,12 @@ impl Segments {
 
     /// Takes over segments of neighbours that have stopped since; says how many.
     pub fn take_over(&self) -> Result<usize, SpoolError> {
-        // Held during the search: nobody else in this process may open a file whose lock it holds.
-        let mut state = self.shared.lock();
-        let held: Vec<Uuid> = state.segments.iter().map(|s| s.id).collect();
-        let found = file::take_over(&self.shared.config.dir, &held)?;
+        let _single = self.shared.taking.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whole files are read here: the path, which asks the state, does not wait for that. What we create meanwhile is locked.
+        let held: Vec<Uuid> = self.shared.lock().segments.iter().map(|s| s.id).collect();
+        let found = file::take_over(self.shared.dir(), &held)?;
         let count = found.len();
-        state.segments.splice(0..0, found);
-        drop(state);
+        self.shared.lock().segments.splice(0..0, found);
         self.shared.arrived.notify_one();
         self.shared.let_go()?;
         Ok(count)
