@@ -118,6 +118,34 @@ async fn a_torn_end_is_cut_and_a_damaged_middle_kept_aside() {
 }
 
 #[tokio::test]
+async fn a_segment_that_cannot_be_read_holds_up_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = open(dir.path());
+    for n in 0..3 {
+        spool.append(vec![event(n)]).await.unwrap();
+    }
+    let segment = files(dir.path(), ".spool").remove(0);
+    let mut bad = std::fs::read(&segment).unwrap();
+    bad[event(0).size() + 10] ^= 1;
+    std::fs::write(&segment, &bad).unwrap();
+    assert_eq!(waiting(&spool), [event(0)], "what stands before the damage");
+    spool.append(vec![event(9)]).await.unwrap();
+    assert_eq!(waiting(&spool), [event(0), event(9)], "nothing is written behind it");
+    assert_eq!((spool.depth().segments, spool.depth().damaged), (2, 1));
+    let places: Vec<Place> = spool.undelivered(9).unwrap().into_iter().map(|(place, _)| place).collect();
+    spool.delivered(&places).unwrap();
+    spool.send_again().unwrap();
+    assert_eq!(waiting(&spool), [event(0), event(9)]);
+    spool.let_go(&places).unwrap();
+    assert!(waiting(&spool).is_empty());
+    assert_eq!(std::fs::read(&segment).unwrap(), bad, "it is kept as it is");
+    spool.close().await;
+    let spool = open(dir.path());
+    assert_eq!(waiting(&spool), [event(2)], "a restart puts it right");
+    assert_eq!(spool.depth().damaged, 0);
+}
+
+#[tokio::test]
 async fn a_full_spool_refuses_and_forgets_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let max_bytes = (event(0).size() * 3) as u64;
@@ -197,7 +225,7 @@ async fn the_path_does_not_wait_for_what_is_taken_over() {
     let taking = spool.clone();
     std::thread::spawn(move || taking.take_over());
     // More than a pipe holds: when it is written, it is being read.
-    std::fs::OpenOptions::new().write(true).open(&endless).unwrap().write_all(&[0; 256 << 10]).unwrap();
+    std::fs::OpenOptions::new().write(true).open(&endless).unwrap().write_all(&vec![0; 256 << 10]).unwrap();
     let (tell, told) = std::sync::mpsc::channel();
     std::thread::spawn(move || tell.send(spool.check()));
     assert_eq!(told.recv_timeout(std::time::Duration::from_secs(10)), Ok(Ok(())));

@@ -148,10 +148,12 @@ impl Spool {
         };
         let files = metrics.gauge(&name("files"), "Segments in which evidence waits.");
         let bytes = metrics.gauge(&name("bytes"), "Bytes of these segments.");
+        let damaged = metrics.gauge(&name("damaged_files"), "Segments that cannot be read to their end before a restart.");
         metrics.on_scrape(move || {
             let depth = segments.depth();
             files.set(whole(depth.segments as u64));
             bytes.set(whole(depth.bytes));
+            damaged.set(whole(depth.damaged as u64));
             uncommitted.set(whole(depth.uncommitted));
         });
     }

@@ -2,13 +2,17 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::record::{Sound, inspect};
+use super::record::{Record, Sound, inspect};
+
+/// How much is read at once; a record is smaller.
+const READ_BYTES: usize = 2 << 20;
 
 /// A segment that this process holds the lock of.
 #[derive(Debug)]
@@ -23,6 +27,15 @@ pub(super) struct Segment {
     pub(super) committed: u64,
     /// Nothing is written to it any more.
     pub(super) sealed: bool,
+    /// Where it can no longer be read. What follows stays until a restart puts it right.
+    pub(super) damaged: Option<u64>,
+}
+
+impl Segment {
+    /// Bytes that can be sent.
+    pub(super) fn readable(&self) -> u64 {
+        self.damaged.unwrap_or(self.len)
+    }
 }
 
 /// The directory, for its owner alone.
@@ -38,7 +51,7 @@ pub(super) fn create(dir: &Path, id: Uuid) -> io::Result<Segment> {
     file.sync_all()?;
     fs::rename(&hidden, path(dir, id))?;
     sync_directory(dir)?;
-    Ok(Segment { id, file: Arc::new(file), len: 0, delivered: 0, committed: 0, sealed: false })
+    Ok(Segment { id, file: Arc::new(file), len: 0, delivered: 0, committed: 0, sealed: false, damaged: None })
 }
 
 /// Segments whose process is gone, oldest first; those of living ones are left alone, and so are those already `held`.
@@ -107,7 +120,24 @@ fn adopt(dir: &Path, id: Uuid) -> io::Result<Option<Segment>> {
         }
     }
     let len = len as u64;
-    Ok(Some(Segment { id, file: Arc::new(file), len, delivered: delivered.min(len), committed: committed.min(len), sealed: true }))
+    let (delivered, committed) = (delivered.min(len), committed.min(len));
+    Ok(Some(Segment { id, file: Arc::new(file), len, delivered, committed, sealed: true, damaged: None }))
+}
+
+/// Some of the records between two places, at least one, each with its end.
+pub(super) fn records(file: &File, span: Range<u64>, most: usize) -> io::Result<Vec<(Record, u64)>> {
+    let size = usize::try_from(span.end - span.start).unwrap_or(READ_BYTES).min(READ_BYTES);
+    let mut bytes = vec![0; size];
+    file.read_exact_at(&mut bytes, span.start)?;
+    let (mut found, mut read) = (Vec::new(), 0);
+    while let Some((record, next)) = (found.len() < most).then(|| Record::decode(&bytes, read)).flatten() {
+        found.push((record, span.start + next as u64));
+        read = next;
+    }
+    if found.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "no sound record begins here"));
+    }
+    Ok(found)
 }
 
 /// Removes a segment, then its progress.

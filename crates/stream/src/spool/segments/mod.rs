@@ -60,11 +60,12 @@ pub struct Depth {
     pub undelivered: u64,
     /// Bytes that Audit has not committed.
     pub uncommitted: u64,
+    /// Segments that cannot be read to their end.
+    pub damaged: usize,
 }
 
 const SEGMENT_BYTES: u64 = 16 << 20;
 const GROUP: usize = 4096;
-const READ_BYTES: u64 = 2 << 20;
 
 struct Waiting {
     /// Kept whole or not at all; none only tries the disk.
@@ -166,31 +167,32 @@ impl Segments {
         let state = self.shared.lock();
         let undelivered = state.segments.iter().map(|s| s.len - s.delivered).sum();
         let uncommitted = state.segments.iter().map(|s| s.len - s.committed).sum();
-        Depth { segments: state.segments.len(), bytes: state.bytes(), undelivered, uncommitted }
+        let damaged = state.segments.iter().filter(|s| s.damaged.is_some()).count();
+        Depth { segments: state.segments.len(), bytes: state.bytes(), undelivered, uncommitted, damaged }
     }
 
-    /// The oldest events that the stream has not taken. Blocks on the disk.
+    /// The oldest events that the stream has not taken. Blocks on the disk. Where a segment cannot be read, the others go on.
     pub fn undelivered(&self, most: usize) -> Result<Vec<(Place, Record)>, SpoolError> {
         // Files are shared, so that no lock is held while the disk is read.
         let parts: Vec<_> = {
             let state = self.shared.lock();
-            state.segments.iter().filter(|s| s.delivered < s.len).map(|s| (s.id, s.file.clone(), s.delivered, s.len)).collect()
+            let waiting = state.segments.iter().filter(|s| s.delivered < s.readable());
+            waiting.map(|s| (s.id, s.file.clone(), s.delivered, s.readable())).collect()
         };
         let mut found = Vec::new();
-        for (segment, file, mut at, len) in parts {
-            while at < len && found.len() < most {
-                let take = (len - at).min(READ_BYTES);
-                let mut bytes = vec![0; usize::try_from(take).map_err(|_| SpoolError::Unfit)?];
-                file.read_exact_at(&mut bytes, at)?;
-                let mut read = 0;
-                while let Some((record, next)) = (found.len() < most).then(|| Record::decode(&bytes, read)).flatten() {
-                    found.push((Place { segment, end: at + next as u64 }, record));
-                    read = next;
+        for (segment, file, mut at, end) in parts {
+            while at < end && found.len() < most {
+                let records = match file::records(&file, at..end, most - found.len()) {
+                    Ok(records) => records,
+                    Err(error) => {
+                        self.shared.damaged(segment, at, &error);
+                        break;
+                    }
+                };
+                for (record, next) in records {
+                    found.push((Place { segment, end: next }, record));
+                    at = next;
                 }
-                if read == 0 {
-                    return Err(SpoolError::Disk(format!("segment {segment} is damaged at byte {at}; a restart puts it right")));
-                }
-                at += read as u64;
             }
         }
         Ok(found)
@@ -333,7 +335,7 @@ impl Shared {
         let Some(segment) = state.segments.iter_mut().find(|s| s.id == id) else { return Err(SpoolError::Closed) };
         if outcome.is_ok() {
             segment.len += bytes.len() as u64;
-            segment.sealed = segment.len >= SEGMENT_BYTES;
+            segment.sealed |= segment.len >= SEGMENT_BYTES;
         } else {
             // After a failed sync nobody knows what is on the disk: nothing is ever written behind it.
             segment.sealed = true;
@@ -373,6 +375,14 @@ impl Shared {
             file::write_progress(self.dir(), segment.id, segment.delivered, segment.committed)?;
         }
         Ok(())
+    }
+
+    /// Nothing is sent from here on or written behind it; the file stays.
+    fn damaged(&self, id: Uuid, at: u64, error: &io::Error) {
+        let mut state = self.lock();
+        let Some(segment) = state.segments.iter_mut().find(|s| s.id == id && s.damaged.is_none()) else { return };
+        (segment.damaged, segment.sealed) = (Some(at), true);
+        tracing::error!(segment = %id, at, %error, "a spool segment cannot be read: its evidence waits for a restart, which puts it right");
     }
 
     /// Removes what is sealed and committed to its end.
