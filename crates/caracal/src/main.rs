@@ -2,7 +2,7 @@
 //!
 //! This is the binary: the command line ([`cli`]), and the one place where concrete clocks, stores and services meet ([`stack`]).
 //! [`up`] runs the whole stack in one process, [`serve`] one service of it, [`down`] stops one that runs detached, [`status`] probes it; [`demo`] shows it at work,
-//! [`bench`] what it costs.
+//! [`mod@bench`] what it costs.
 //!
 //! What must never happen here: a rule of the domain.
 

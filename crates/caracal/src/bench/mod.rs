@@ -2,7 +2,7 @@
 //!
 //! Its own stack ([`crate::own`]) on the threads of this runtime, real sockets, and two sorts of threads apart, known by name so that
 //! their CPU time can be told from the stack's ([`cpu`]): the upstream ([`apart`]) and the load generator ([`load`]). The floor
-//! ([`floor`]) is measured in the same run, so that a slow machine is not taken for a slow Caracal. Nothing here is asserted.
+//! ([`mod@floor`]) is measured in the same run, so that a slow machine is not taken for a slow Caracal. Nothing here is asserted.
 
 mod apart;
 mod cpu;
