@@ -26,12 +26,16 @@ pub async fn recheck(store: &Store, zone: &str, keys: &[NamedKey]) -> Result<Opt
     let frontier =
         Frontier::from_bytes(&head.frontier).map_err(|e| StoreError::inconsistent("ledger_heads", "frontier", e.to_string()))?;
     let mut check = tlog::Recheck::new(head.origin, zone.to_owned(), keys);
-    let (mut entries, mut after, mut beyond) = (0, 0, None);
+    let (mut entries, mut after, mut beyond) = (0, None, None);
     'pages: loop {
         let page = store.ledger_in_order(zone.to_owned(), after, PAGE).await?;
         let full = page.len() == PAGE;
-        for (seq, entry) in page {
-            after = seq;
+        for (place, entry) in page {
+            after = Some(place);
+            let Some(seq) = u64::try_from(place).ok().filter(|seq| *seq > 0) else {
+                check.found("entry_unexpected", 0);
+                continue;
+            };
             if seq >= head.next_seq {
                 beyond = Some(seq);
                 break 'pages;

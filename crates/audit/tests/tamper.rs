@@ -11,6 +11,7 @@ use caracal_audit::{NamedKey, recheck};
 use caracal_core::event::{AuditEvent, Verdict};
 use caracal_crypto::mac::{MacKey, audit_signature};
 use caracal_host::World;
+use caracal_store::ledger::{Filter, Order};
 use caracal_store::{Store, StoreConfig};
 use caracal_testkit::{Database, backends};
 
@@ -148,7 +149,7 @@ async fn no_entry_can_be_hidden_from_searches() {
         attacks.push(format!("session_id = {}", intruder.bytes(&format!("0000{}", hex::encode(session)))));
         if database.url().is_none() {
             // SQLite's columns hold anything.
-            attacks.extend(["decision = '192x'", "decision = 192.5"].map(str::to_owned));
+            attacks.extend(["decision = '192x'", "decision = 192.5", "seq = 4.5", "seq = 'x'"].map(str::to_owned));
         }
         let mut unseen = Vec::new();
         for set in attacks {
@@ -179,9 +180,12 @@ async fn deleted_inserted_and_moved_entries_are_found() {
         intruder.disarms().await;
         let columns = intruder.columns().await.into_iter().filter(|c| c != "seq" && c != "event_id").collect::<Vec<_>>().join(", ");
         let strange = intruder.bytes(&"cd".repeat(16));
-        let insert = format!(
-            "INSERT INTO ledger_entries (seq, event_id, {columns}) SELECT 5, {strange}, {columns} FROM ledger_entries WHERE log = 1 AND seq = 4"
-        );
+        let insert = |seq: i64| {
+            format!(
+                "INSERT INTO ledger_entries (seq, event_id, {columns}) \
+                 SELECT {seq}, {strange}, {columns} FROM ledger_entries WHERE log = 1 AND seq = 4"
+            )
+        };
         let swap = |what: &str, one: &str, other: &str| {
             format!(
                 "UPDATE ledger_entries SET {what} = 77 WHERE {one}; UPDATE ledger_entries SET {what} = {} WHERE {other}; \
@@ -193,7 +197,9 @@ async fn deleted_inserted_and_moved_entries_are_found() {
         let attacks = [
             ("delete one", "DELETE FROM ledger_entries WHERE log = 1 AND seq = 2".to_owned(), "entry_missing"),
             ("delete the newest", "DELETE FROM ledger_entries WHERE log = 1 AND seq = 4".to_owned(), "entry_missing"),
-            ("insert behind the head", insert, "entry_unexpected"),
+            ("insert behind the head", insert(5), "entry_unexpected"),
+            ("insert before the first", insert(0), "entry_unexpected"),
+            ("insert long before it", insert(i64::MIN), "entry_unexpected"),
             ("swap two places", swap("seq", "log = 1 AND seq = 2", "log = 1 AND seq = 3"), "leaf_changed"),
             ("swap two zones", swap("log", "log = 1 AND seq = 2", "log = 2 AND seq = 2"), "leaf_changed"),
             ("shorten the head", "UPDATE ledger_heads SET next_seq = 4 WHERE log = 1".to_owned(), "sequence_mismatch"),
@@ -208,6 +214,13 @@ async fn deleted_inserted_and_moved_entries_are_found() {
             intruder.does(sql).await.unwrap();
             let found = findings(&store).await;
             assert!(found.iter().any(|(found, _)| found == code), "{}: {what}: {found:?}", database.name());
+            if what.contains("before") {
+                for order in [Order::NewestFirst, Order::Ledger, Order::LedgerBackwards] {
+                    let filter = Filter { order, ..Filter::default() };
+                    let places = store.ledger_entries(ZONES[0].into(), filter, 100).await.unwrap();
+                    assert_eq!(places.len(), 4, "{}: {what}: searches find what there is", database.name());
+                }
+            }
             let restore = "DELETE FROM ledger_entries; DELETE FROM ledger_heads; INSERT INTO ledger_entries SELECT * FROM kept; \
                            INSERT INTO ledger_heads SELECT * FROM heads; DROP TABLE kept; DROP TABLE heads";
             intruder.does(restore).await.unwrap();

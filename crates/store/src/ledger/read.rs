@@ -159,7 +159,7 @@ fn columns(dialect: Dialect) -> String {
     format!(
         "e.seq, e.occurred_at, e.ingested_at, {words}, e.event_id, e.request_id, e.application_id, e.session_id, e.secret, e.content, \
          e.chain_key_id, e.chain_hmac, e.producer_sig, e.data_hash, e.data_mac, e.body, \
-         (SELECT p.content FROM ledger_entries p WHERE p.log = e.log AND p.seq = e.seq - 1)"
+         (SELECT p.content FROM ledger_entries p WHERE p.log = e.log AND p.seq = CASE WHEN e.seq > 1 THEN e.seq - 1 END)"
     )
 }
 
@@ -180,9 +180,8 @@ fn statement(dialect: Dialect, log: i64, filter: &Filter, (from, to): (u64, u64)
     if let Some(until) = filter.until.filter(|_| by_time) {
         add("e.occurred_at < ", until.into());
     }
-    if from > 1 {
-        add("e.seq >= ", from.into());
-    }
+    // Whatever stands before the first place was never appended.
+    add("e.seq >= ", from.into());
     if to < u64::MAX {
         add("e.seq < ", to.into());
     }
@@ -325,15 +324,23 @@ impl Store {
         .await
     }
 
-    /// Entries of a zone in order, past a place; one that is stored as nothing that was ever written is its place alone.
-    pub async fn ledger_in_order(&self, zone: String, after: u64, most: usize) -> Result<Vec<(u64, Option<Entry>)>, StoreError> {
-        let filter = Filter { after_seq: Some(after), order: Order::Ledger, ..Filter::default() };
+    /// All that the database holds of a zone's log, in order and past a place, which it may be in places that no entry can have: one that
+    /// is no number is the last. What is stored as nothing that was ever written is its place alone.
+    pub async fn ledger_in_order(
+        &self,
+        zone: String,
+        after: Option<i64>,
+        most: usize,
+    ) -> Result<Vec<(i64, Option<Entry>)>, StoreError> {
         self.read_ledger(move |tx| {
             Box::pin(async move {
                 let Some((log, _)) = head(tx, &zone, "").await? else { return Ok(Vec::new()) };
-                let (sql, args) = statement(tx.dialect(), log, &filter, (1, u64::MAX), most);
+                let mut args = vec![log.into(), most.into()];
+                let past = after.map(|seq| args.push(seq.into())).map_or("", |()| " AND e.seq > $3");
+                let columns = columns(tx.dialect());
+                let sql = format!("SELECT {columns} FROM ledger_entries e WHERE e.log = $1{past} ORDER BY e.seq LIMIT $2");
                 let rows = tx.all(sql, args).await?;
-                rows.iter().map(|row| Ok((row.count(0)?, of_row(&zone, row).ok()))).collect()
+                Ok(rows.iter().map(|row| (row.int(0).unwrap_or(i64::MAX), of_row(&zone, row).ok())).collect())
             })
         })
         .await
