@@ -42,8 +42,13 @@ impl StoreError {
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match &error {
+            // A value that cannot be stored (class 22) or is beyond a limit (class 54) is refused for good: trying again stops everything
+            // that waits behind it.
             sqlx::Error::Database(inner)
-                if inner.is_unique_violation() || inner.is_foreign_key_violation() || inner.is_check_violation() =>
+                if inner.is_unique_violation()
+                    || inner.is_foreign_key_violation()
+                    || inner.is_check_violation()
+                    || inner.code().is_some_and(|code| code.starts_with("22") || code.starts_with("54")) =>
             {
                 Self::Refused(inner.message().to_owned())
             }

@@ -227,3 +227,19 @@ async fn first_starts_at_once_make_one_installation() {
     let ids = starts.join_all().await;
     assert_eq!(ids[0], ids[1], "none looks before it is alone");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_value_that_postgres_cannot_hold_fails_its_own_entry() {
+    let Some(f) = postgres(10).await else { return };
+    let entry = |subject: &str| {
+        let record = NewRecord { subject: subject.into(), ..f.record() };
+        let (journal, entry) = (f.store.journal().clone(), Entry { zone: Some(f.zone), record: Some(record), ..Entry::default() });
+        tokio::spawn(async move { journal.commit(entry).await })
+    };
+    let all = [entry("a"), entry("no\0text"), entry("b")];
+    let [first, bad, last] = futures::future::join_all(all).await.try_into().unwrap();
+    assert!(matches!(bad.unwrap(), Err(StoreError::Refused(_))), "not an outage");
+    for good in [first, last] {
+        assert_eq!(good.unwrap().unwrap(), Outcome::Durable);
+    }
+}
